@@ -1,0 +1,71 @@
+"""``branch_points.yaml``: which layer each task reads, plain enough to be edited by hand."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from lomt.branching.evidence import DensityProfile
+from lomt.errors import ArtifactError, UnknownNameError
+from lomt.models import Layer
+
+__all__ = ["format_branch_points", "read_branch_points"]
+
+_HEADING = """\
+# Which backbone layer each task's decoder reads.
+# Written by `lomt locate`; edit it and run `lomt rewire` to try other layers.
+# In the comments: per layer the share of channel groups that survived sparse training (mean over trials),
+# `|` beside a layer that features can bypass. Cumulative cost is that of the backbone cut after the layer.
+"""
+
+
+def format_branch_points(
+    branch_points: Mapping[str, str], profiles: Mapping[str, DensityProfile], layers: Sequence[Layer]
+) -> str:
+    """Return the commented YAML text.
+
+    Args:
+        branch_points: Layer by task.
+        profiles: The evidence, by task.
+        layers: Candidate layers with their costs.
+    """
+    costs = {layer.name: layer for layer in layers}
+    text = [_HEADING]
+    for task, chosen in branch_points.items():
+        for evidence in profiles[task].layers if task in profiles else ():
+            cost = costs[evidence.layer]
+            mark = "<-" if evidence.layer == chosen else ""
+            text.append(
+                f"#   {'|' if evidence.is_bypassable else ' '} {evidence.layer:<28} {evidence.density:6.1%} "
+                f"{cost.params / 1e6:8.2f} M params {cost.macs / 1e6:9.1f} M MACs {mark}".rstrip()
+            )
+        text.append(f"{task}: {chosen}\n")
+    return "\n".join(text)
+
+
+def read_branch_points(path: Path, tasks: Sequence[str]) -> dict[str, str]:
+    """Read and check the file.
+
+    Args:
+        path: The YAML file.
+        tasks: Every one must have a layer.
+
+    Raises:
+        ArtifactError: If the file is missing, no mapping of names, or lacks a task.
+        UnknownNameError: If it names a task that there is not.
+    """
+    if not path.exists():
+        raise ArtifactError(f"Expected branch points in {path}, but there is no such file. Run `lomt locate` first.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ArtifactError(f"Branch points {path} are not YAML: {error}.") from error
+    if not isinstance(content, dict) or not all(isinstance(v, str) for pair in content.items() for v in pair):
+        raise ArtifactError(f"Expected {path} to hold lines `task: layer`, but got {content!r}.")
+    for task in content:
+        if task not in tasks:
+            raise UnknownNameError("task", task, tasks)
+    missing = [task for task in tasks if task not in content]
+    if missing:
+        raise ArtifactError(f"Branch points {path} lack task {', '.join(f'`{t}`' for t in missing)}. Add a line for each.")
+    return {task: content[task] for task in tasks}

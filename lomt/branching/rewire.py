@@ -1,0 +1,47 @@
+"""Give each task's decoder its branch point and drop the backbone beyond the deepest."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import nn
+
+from lomt.errors import UnknownNameError
+from lomt.models import ModelSpec, MultiTaskModel
+
+__all__ = ["copy_matching_weights", "rewire"]
+
+
+def rewire(spec: ModelSpec, branch_points: Mapping[str, str]) -> ModelSpec:
+    """Return the plan of the network whose decoders read the given layers.
+
+    The backbone of the network built from it ends after the deepest branch point; with every task at
+    the original's last layer it computes exactly what the original does.
+
+    Args:
+        spec: The original network.
+        branch_points: Layer by task; tasks that are absent stay where they are.
+
+    Raises:
+        UnknownNameError: If a task is not one of the network's.
+    """
+    for task in branch_points:
+        if task not in spec.decoders:
+            raise UnknownNameError("task", task, spec.decoders)
+    return replace(spec, branch_points={**spec.branch_points, **branch_points})
+
+
+def copy_matching_weights(source: nn.Module, target: MultiTaskModel) -> tuple[str, ...]:
+    """Copy every weight that both networks have under the same name and shape.
+
+    Args:
+        source: Left as it is.
+        target: Gets the weights.
+
+    Returns:
+        Names of the target's entries that the source does not fit; they keep their values.
+    """
+    available = source.state_dict()
+    wanted = target.state_dict()
+    fitting = {n: available[n] for n, v in wanted.items() if n in available and available[n].shape == v.shape}
+    target.load_state_dict(fitting, strict=False)
+    return tuple(name for name in wanted if name not in fitting)

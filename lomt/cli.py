@@ -1,0 +1,292 @@
+"""The command line: it parses and prints; nothing heavy is imported before a verb runs."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+from typer.core import TyperGroup
+
+from lomt import __version__
+from lomt.errors import LomtError, UnknownNameError
+
+__all__ = ["app", "main"]
+
+STAGES = ("train", "locate", "rewire", "export", "bench")
+GRANULARITIES = ("block", "conv", "all")
+_ERROR, _INTERRUPTED = 2, 130
+
+
+class _Group(TyperGroup):
+    """Turns what a user can mend into one line and an exit status; other errors keep their traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LomtError as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            raise  # the reader of our output has gone: typer ends without a word
+        except OSError as error:
+            _fail(_os_error_text(error))
+        except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Structured-sparsity pruning of multitask vision models: find the layer each task needs, "
+    "cut the rest, export and measure.",
+    epilog="Example: lomt run rooms_demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+inspect_app = typer.Typer(
+    help="Look at parts before using them.",
+    epilog="Example: lomt inspect backbone resnet18",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"lomt {__version__}")
+        raise typer.Exit()
+
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file or a shipped recipe's name.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as train.epochs=3. May be repeated."),
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Run directory; runs/NAME if not given.")
+]
+VerboseOption = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
+]
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""
+
+
+@app.command("run", epilog="Example: lomt run rooms_demo --set train.epochs=2 --out runs/short")
+def run_stages(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = STAGES[0],
+    last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
+    verbose: VerboseOption = 0,
+) -> None:
+    """Run all stages, or those from --from until --until: train, locate, rewire, export, bench."""
+    for stage in (first, last):
+        if stage not in STAGES:
+            raise UnknownNameError("stage", stage, STAGES)
+    if STAGES.index(first) > STAGES.index(last):
+        _fail(f"Expected `--from` to come before `--until`, but got {first} and {last}.")
+    _run(recipe, overrides, out, first, last, verbose)
+
+
+def _add_stage(stage: str, summary: str) -> Callable[..., None]:
+    def verb(
+        recipe: RecipeArgument,
+        overrides: SetOption = None,
+        out: OutOption = None,
+        verbose: VerboseOption = 0,
+    ) -> None:
+        _run(recipe, overrides, out, stage, stage, verbose)
+
+    return app.command(stage, help=summary, epilog=f"Example: lomt {stage} rooms_demo")(verb)
+
+
+_add_stage("train", "Train the dense multitask model.")
+_add_stage("locate", "Find the backbone layer each task needs, by sparse single-task training.")
+
+
+@app.command("rewire", epilog="Example: lomt rewire rooms_demo --set rewire.start=dense")
+def rewire(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    branch_points: Annotated[
+        Path | None,
+        typer.Option(
+            "--branch-points",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="YAML with a layer for every task, instead of what locate found.",
+        ),
+    ] = None,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
+    choices = {} if branch_points is None else {"branch_points": branch_points}
+    _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
+
+
+_add_stage("export", "Write ONNX files and check that they compute what the models do.")
+_add_stage("bench", "Measure latency and quality against the dense model.")
+
+
+@app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")
+def validate(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Find every mistake in a recipe, without touching data or a device; exit status 2 if there is one."""
+    from lomt.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or ())
+    tasks = ", ".join(settings.tasks)
+    typer.echo(f"Recipe {recipe} is valid: {tasks} on {settings.model.backbone.name}.")
+
+
+@app.command("recipes", epilog="Example: lomt recipes")
+def recipes(
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON schema of recipes, for editors.")
+    ] = False,
+) -> None:
+    """List the shipped recipes."""
+    from lomt.recipe import recipe_schema, shipped_recipes
+    from lomt.terminal import show_table
+
+    if schema:
+        typer.echo(json.dumps(recipe_schema(), indent=2))
+        return
+    shipped = shipped_recipes()
+    if not shipped:
+        raise LomtError("There are no shipped recipes in this installation. Reinstall lomt, or give a file.")
+    show_table(("recipe", "purpose"), shipped)
+
+
+@inspect_app.command(
+    "backbone",
+    epilog="Example: lomt inspect backbone resnet18 --size 96x128",
+)
+def inspect_backbone(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="timm's name of the backbone.")],
+    size: Annotated[
+        str, typer.Option("--size", metavar="HxW", help="Height and width of the image in pixels.")
+    ] = "96x128",
+    output_stride: Annotated[
+        int | None, typer.Option("--output-stride", help="8, 16 or 32; the backbone's own if not given.")
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option("--granularity", metavar="block|conv|all", help="Which layers to list.")
+    ] = "block",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the layers a task could branch from, with what the backbone costs when cut after each."""
+    if granularity not in GRANULARITIES:
+        raise UnknownNameError("granularity", granularity, GRANULARITIES)
+    height_width = _parse_size(size)
+    from dataclasses import asdict
+
+    from lomt.models import BackboneSpec, Granularity, create_backbone, list_layers
+
+    try:
+        backbone = create_backbone(BackboneSpec(name, output_stride))
+        layers = [
+            asdict(layer) for layer in list_layers(backbone, height_width, cast(Granularity, granularity))
+        ]
+    except ValueError as error:  # a stride or a size that the backbone does not take
+        _fail(str(error))
+    if as_json:
+        typer.echo(json.dumps(layers, indent=2))
+    else:
+        typer.echo(f"{name} at {size}; params and MACs are those of the backbone cut after the layer.")
+        _show_layers(layers)
+
+
+app.add_typer(inspect_app, name="inspect")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="lomt")
+
+
+def _run(
+    recipe: str,
+    overrides: list[str] | None,
+    out: Path | None,
+    first: str,
+    last: str,
+    verbosity: int,
+    **choices: Path,
+) -> None:
+    from lomt.recipe import load_recipe
+    from lomt.terminal import configure_logging, terminal_progress
+
+    configure_logging(verbosity)
+    settings = load_recipe(recipe, overrides or ())
+    directory = Path("runs") / settings.name if out is None else out
+    try:
+        from lomt import pipeline
+
+        with terminal_progress() as progress:
+            summary = pipeline.run(settings, directory, first=first, last=last, progress=progress, **choices)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. Run the same command again to go on from the last checkpoint.", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(directory)  # a full disk does not say which file it was
+        raise
+    typer.echo(str(summary))
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        _fail(f"Expected `--size` to be height x width in pixels, such as 96x128, but got {text}.")
+    return int(height), int(width)
+
+
+def _show_layers(layers: list[dict[str, Any]]) -> None:
+    from lomt.terminal import show_table
+
+    numbers = ("channels", "stride", "params", "MACs")
+    rows = [
+        (
+            layer["name"],
+            layer["kind"],
+            str(layer["channels"]),
+            str(layer["reduction"]),
+            f"{layer['params']:,}",
+            f"{layer['macs']:,}",
+            "yes" if layer["is_bypassable"] else "",
+        )
+        for layer in layers
+    ]
+    show_table(("layer", "kind", *numbers, "bypassable"), rows, numbers=numbers)
+
+
+def _os_error_text(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+
+
+def _fail(text: str) -> NoReturn:
+    logging.getLogger("lomt").debug("Where it happened:", exc_info=True)
+    typer.echo(f"error: {text}", err=True)
+    raise typer.Exit(_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What a reader must know before trusting a latency measurement."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import onnx
+
+from lomt.deploy.latency_report import ArmLatency
+from lomt.deploy.latency_statistics import SpeedUp
+from lomt.deploy.onnx_graph import count_subnormals
+
+__all__ = ["arm_warnings", "machine_warnings", "subnormal_warnings"]
+
+_FEW_RUNS: Final = 100
+_MOST_COV: Final[Mapping[str, float]] = {"cpu": 0.05, "cuda": 0.025}
+
+
+def machine_warnings(
+    environment: Mapping[str, Any], settings: Mapping[str, Any], noise_floor: SpeedUp
+) -> list[str]:
+    """Warn of a busy machine, of a baseline that differs from itself, and of more threads than cores."""
+    found = []
+    load, cores = environment["load_average"], environment["cpu"]["usable_cores"]
+    if load is not None and cores is not None and load > cores / 2:
+        found.append(f"the machine was busy: load average {load:.1f} on {cores} cores before the first round")
+    if noise_floor.is_distinguishable:
+        found.append(f"the baseline differs from itself, {noise_floor}: do not trust ratios this close to 1")
+    if settings["threads"] > (cores or settings["threads"]):
+        found.append(f"{settings['threads']} threads share {cores} cores")
+    return found
+
+
+def arm_warnings(name: str, latency: ArmLatency, restless: int, settings: Mapping[str, Any]) -> list[str]:
+    """Warn of an arm's spread, of few runs, and of rounds in which warming up did not settle it."""
+    found = []
+    bound, statistics = _MOST_COV[settings["device"]], latency.statistics
+    if statistics.cov > bound:
+        found.append(f"times of `{name}` vary by {statistics.cov:.0%} (CoV), more than {bound:.1%}")
+    if statistics.count < _FEW_RUNS:
+        found.append(f"`{name}` ran only {statistics.count} times, fewer than {_FEW_RUNS}")
+    if restless:
+        found.append(f"`{name}` was not stable after warming up in {restless} of {settings['rounds']} rounds")
+    return found
+
+
+def subnormal_warnings(networks: Mapping[str, onnx.ModelProto]) -> list[str]:
+    """Warn of weights that can slow one arm and so fake a speed-up of another."""
+    counts = {name: count_subnormals(network) for name, network in networks.items()}
+    return [
+        f"`{name}` holds {count} subnormal weights, which slow some CPUs: its times may mislead"
+        for name, count in counts.items()
+        if count
+    ]

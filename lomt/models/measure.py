@@ -1,0 +1,148 @@
+"""What a backbone's graph would do with images of a given size, found without computing anything."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from lomt.models.graph import NotTraceableError, switched
+
+__all__ = ["Measurement", "count_macs", "counting", "image_size", "is_map", "measure", "reduction_of"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was seen in one run over fake images.
+
+    Args:
+        size: Height and width of the images in pixels.
+        shapes: Shape of every node that carries a tensor.
+        macs: Multiply-accumulates of every node.
+        overwritten: Nodes whose tensor is changed in place by a later node.
+    """
+
+    size: tuple[int, int]
+    shapes: Mapping[fx.Node, tuple[int, ...]]
+    macs: Mapping[fx.Node, int]
+    overwritten: frozenset[fx.Node]
+
+
+def measure(
+    backbone: nn.Module, graph: fx.Graph, size: tuple[int, int], *, training: bool = False, batch: int = 1
+) -> Measurement:
+    """Run a graph of the backbone on fake images; weights, statistics and random state stay untouched.
+
+    Args:
+        backbone: The modules that the graph calls.
+        graph: A graph of the backbone, for example from :func:`lomt.models.graph.trace`.
+        size: Height and width of the images in pixels.
+        training: Mode in which the modules run.
+        batch: Number of images.
+
+    Raises:
+        NotTraceableError: The graph cannot run on images of this size.
+    """
+    run = _Run(backbone, graph)
+    try:
+        with switched(backbone, training), _restored(backbone), counting() as flops:
+            run.flops = flops
+            run.run(torch.empty(batch, 3, *size))
+    except Exception as error:  # the model's own code runs: anything may be raised
+        text = str(error).splitlines()
+        raise NotTraceableError(f"{type(error).__name__}: {text[0] if text else ''}") from error
+    versions = {node: value._version for node, value in run.env.items() if isinstance(value, torch.Tensor)}
+    overwritten = frozenset(node for node, seen in run.versions.items() if versions[node] != seen)
+    return Measurement(size, run.shapes, run.macs, overwritten)
+
+
+def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
+    """Count the multiply-accumulates of a module for one image, without computing anything."""
+    with switched(module, training=False), counting() as flops:
+        module(torch.empty(1, 3, *size))
+    return flops.get_total_flops() // 2
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Count floating-point operations of fake tensors; attention is spelt out, so that it is counted."""
+    fake, flops = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), fake, flops:
+        yield flops
+
+
+def image_size(backbone: nn.Module) -> tuple[int, int]:
+    """Height and width of images that the backbone takes: its own fixed size, or the one it was made for."""
+    own = getattr(getattr(backbone, "patch_embed", None), "img_size", None)
+    if own is not None:
+        return int(own[0]), int(own[1])
+    height, width = getattr(backbone, "pretrained_cfg", {}).get("input_size", (3, 224, 224))[1:]
+    return height, width
+
+
+def reduction_of(image: tuple[int, int], shape: tuple[int, ...]) -> int:
+    """Image height over feature height: the nearest power of two where rounding explains the rest.
+
+    Example:
+        Images of 224 pixels give 4 rows at reduction 64, images of 518 pixels 37 rows at reduction 14.
+
+        >>> reduction_of((224, 224), (1, 8, 4, 4)), reduction_of((518, 518), (1, 8, 37, 37))
+        (64, 14)
+
+    Args:
+        image: Height and width of the image in pixels.
+        shape: Shape of the features, (batch, channels, height, width).
+    """
+    ratio = image[0] / shape[2]
+    power = 2 ** round(math.log2(ratio))
+    rounds = shape[2] in (image[0] // power, -(-image[0] // power))
+    return power if rounds or ratio != int(ratio) else int(ratio)
+
+
+def is_map(shape: tuple[int, ...] | None) -> bool:
+    """Say whether a shape is that of a feature map: four axes, and more than one pixel."""
+    return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
+
+
+@contextlib.contextmanager
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Give buffers their values back: a counter without a fake operand is really increased."""
+    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in kept:
+            buffer.copy_(value)
+
+
+class _Run(fx.Interpreter):
+    """Notes shape, cost and version of every node's tensor."""
+
+    def __init__(self, backbone: nn.Module, graph: fx.Graph) -> None:
+        super().__init__(backbone, garbage_collect_values=False, graph=graph)
+        self.extra_traceback = False
+        self.flops: FlopCounterMode
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.macs: dict[fx.Node, int] = {}
+        self.versions: dict[fx.Node, int] = {}
+
+    def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(self.submodules[target], _BatchNorm):
+            return torch.empty_like(args[0])  # what it puts out in form; most of a run's time otherwise
+        return super().call_module(target, args, kwargs)
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self.flops.get_total_flops()
+        value = super().run_node(n)
+        self.macs[n] = (self.flops.get_total_flops() - before) // 2
+        if isinstance(value, torch.Tensor):
+            self.shapes[n] = tuple(value.shape)
+            self.versions[n] = value._version
+        return value

@@ -1,0 +1,154 @@
+"""Models on disk: a description that a person can read, and weights without pickle."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lomt._version import __version__
+from lomt.errors import ArtifactError
+from lomt.models.backbone import key_mismatch
+from lomt.models.multitask import ModelSpec, MultiTaskModel
+
+__all__ = ["SCHEMA", "load_model", "save_model"]
+
+SCHEMA = 1
+"""Version of ``structure.json``; a file with another one is refused."""
+
+_STRUCTURE, _WEIGHTS = "structure.json", "model.safetensors"
+
+
+def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
+    """Write ``structure.json`` and ``model.safetensors`` into a directory.
+
+    Each file is complete or as it was before: both are written under other names first and then put in
+    place, the weights before the structure that holds their checksum.
+
+    Args:
+        model: The model to save, on any device.
+        directory: Where to; made if it is not there.
+
+    Returns:
+        The directory.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    checksum = _write(directory / _WEIGHTS, lambda path: save_file(entries, path, metadata={"format": "pt"}))
+    structure = {
+        "schema": SCHEMA,
+        "lomt": __version__,
+        "weights": {"file": _WEIGHTS, "sha256": checksum},
+        "model": model.spec.to_dict(),
+    }
+    text = json.dumps(structure, indent=2) + "\n"
+    _write(directory / _STRUCTURE, lambda path: path.write_text(text, encoding="utf-8"))
+    return directory
+
+
+def load_model(directory: str | Path) -> MultiTaskModel:
+    """Build a saved model again and load its weights; nothing in the files is executed.
+
+    Args:
+        directory: What :func:`save_model` wrote.
+
+    Returns:
+        The model on the CPU, in eval mode. The global random state is left as it was.
+
+    Raises:
+        ArtifactError: A file is missing, damaged, or does not belong to the other.
+    """
+    directory = Path(directory)
+    structure = _read_structure(directory / _STRUCTURE)
+    entries = _read_weights(directory / _WEIGHTS, structure["weights"]["sha256"])
+    model = _build(structure["model"], directory / _STRUCTURE)
+    own = model.state_dict()
+    if problem := key_mismatch(entries, set(own)) or _differing_shape(entries, own):
+        raise ArtifactError(
+            f"Expected {directory / _WEIGHTS} to fit {_STRUCTURE} beside it, but got {problem}. "
+            "The model may have been saved with another version of timm."
+        )
+    model.load_state_dict(entries)
+    return model.eval()
+
+
+def _write(path: Path, write: Callable[[Path], Any]) -> str:
+    """Write a file atomically; returns the SHA-256 of its content."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        checksum = _sha256(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return checksum
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_structure(path: Path) -> dict[str, Any]:
+    try:
+        structure: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"Expected a saved model with {path}, but there is no such file.") from error
+    except (ValueError, OSError) as error:
+        raise ArtifactError(f"Expected {path} to be readable JSON, but got {error}.") from error
+    schema = structure.get("schema") if isinstance(structure, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(
+            f"Expected {path} to have schema {SCHEMA}, but got {schema}. "
+            "Load it with the version of lomt that wrote it, and save it again."
+        )
+    weights = structure.get("weights")
+    if "model" not in structure or not isinstance(weights, dict) or "sha256" not in weights:
+        raise ArtifactError(
+            f"Expected {path} to have `model` and `weights.sha256`, but got {sorted(structure)}."
+        )
+    return structure
+
+
+def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ArtifactError(f"Expected the weights at {path}, but there is no such file.")
+    if (found := _sha256(path)) != checksum:
+        raise ArtifactError(
+            f"Expected {path} to have the SHA-256 {checksum[:12]}... of {_STRUCTURE}, "
+            f"but got {found[:12]}...: the file was changed, or a save was interrupted. Save the model again."
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"Expected {path} to be a safetensors file, but got {error}.") from error
+
+
+def _build(description: Any, path: Path) -> MultiTaskModel:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return ModelSpec.from_dict(description).build()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"Expected {path} to describe a model, but got: {error}") from error
+
+
+def _differing_shape(entries: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
+    for key, value in entries.items():
+        if value.shape != own[key].shape:
+            return f"`{key}` with shape {tuple(value.shape)} instead of {tuple(own[key].shape)}"
+    return ""

@@ -1,0 +1,6 @@
+"""The stages in order: artefacts in, artefacts out."""
+
+from lomt.pipeline.run import STAGES, run
+from lomt.pipeline.summary import RunSummary
+
+__all__ = ["STAGES", "RunSummary", "run"]

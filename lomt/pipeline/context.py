@@ -1,0 +1,159 @@
+"""What every stage gets: recipe, parts, folder, processes and someone to tell."""
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator, PartialState
+from torch import nn
+
+from lomt._version import __version__
+from lomt.errors import ArtifactError
+from lomt.models import MultiTaskModel
+from lomt.pipeline.parts import Parts, training_options
+from lomt.pipeline.run_directory import RunDirectory, StageFolder, key_of
+from lomt.recipe import Recipe, TrainSettings
+from lomt.tasks import Task
+from lomt.training import Evaluation, Progress, Regularizer, Trainer, evaluate, make_accelerator
+
+__all__ = ["Context", "provenance"]
+
+
+@dataclass
+class Context:
+    """One run of the pipeline in one process.
+
+    Args:
+        recipe: Validated.
+        directory: Where artefacts go.
+        progress: Told what runs.
+        parts: What the recipe's blocks stand for.
+        is_writer: Whether this process writes the artefacts.
+        may_run: Whether stages may run; otherwise they only have to be up to date.
+        keys: Key of each stage done or skipped so far, by name.
+    """
+
+    recipe: Recipe
+    directory: RunDirectory
+    progress: Progress
+    parts: Parts
+    is_writer: bool
+    may_run: bool = True
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def folder(self, name: str, *depends_on: Any) -> StageFolder:
+        """Return a stage's folder, emptied if it was made for something else.
+
+        Raises:
+            ArtifactError: If stages may not run now and this one has not run with these settings.
+        """
+        self.keys[name] = key_of(name, __version__, *depends_on)
+        folder = StageFolder(self.directory.path / name, self.keys[name], self.is_writer)
+        if not self.may_run and not folder.is_finished:
+            raise ArtifactError(
+                f"Expected {folder.path} to hold a finished stage with the recipe's settings, but it does not. "
+                "Run the earlier stages first, or leave out --from."
+            )
+        if self.may_run:
+            folder.prepare()
+            PartialState().wait_for_everyone()
+        return folder
+
+    def settings_key(self, *blocks: str) -> dict[str, Any]:
+        """Return what the result depends on: the named blocks, data, tasks, model, seed."""
+        content = self.recipe.model_dump(mode="json")
+        names = ("data", "tasks", "model", "seed", *blocks)
+        kept = {name: content[name] for name in names}
+        for name in ("cache", "workers"):
+            kept["data"].pop(name, None)
+        return {"settings": kept, "data": self.parts.fingerprint}
+
+    def accelerator(self, settings: TrainSettings) -> Accelerator:
+        """Return the engine for a stage's precision."""
+        return make_accelerator(settings.precision, self.recipe.device)
+
+    def trainer(
+        self,
+        model: nn.Module,
+        tasks: Mapping[str, Task],
+        settings: TrainSettings,
+        folder: Path,
+        *,
+        name: str = "train",
+        seed: int | None = None,
+        epochs: int | None = None,
+        regularizer: Regularizer | None = None,
+    ) -> Trainer:
+        """Return a trainer whose checkpoint and history are files of ``folder`` that begin with ``name``."""
+        engine = self.accelerator(settings)
+        place = {"rank": engine.process_index, "world_size": engine.num_processes}
+        has_validation = self.parts.dataset("validation") is not None
+        return Trainer(
+            model,
+            tasks,
+            self.parts.loader("train", settings, **place),
+            training_options(settings, self.recipe.seed if seed is None else seed, epochs=epochs),
+            targets=self.parts.targets,
+            weights=self.parts.weights,
+            validation=self.parts.loader("validation", settings, **place) if has_validation else None,
+            regularizer=regularizer,
+            checkpoint=folder / f"{name}.checkpoint",
+            history=folder / ("history.jsonl" if name == "train" else f"{name}.history.jsonl"),
+            accelerator=engine,
+            progress=self.progress,
+            **self.parts.normalisation,
+        )
+
+    def evaluate(
+        self, trainer: Trainer, tasks: Mapping[str, Task], settings: TrainSettings, what: str
+    ) -> Evaluation:
+        """Return a trained model's losses and metrics on the test split."""
+        engine = self.accelerator(settings)
+        loader = self.parts.loader("test", settings, rank=engine.process_index, world_size=engine.num_processes)
+        self.progress.start(f"testing {what}", loader.batches_per_epoch)
+        result = evaluate(
+            trainer.predict,
+            loader.epoch(0),
+            tasks,
+            targets=self.parts.targets,
+            accelerator=engine,
+            progress=self.progress,
+        )
+        self.progress.finish()
+        return result
+
+    def build(self, model: MultiTaskModel) -> MultiTaskModel:
+        """Give a new network the recipe's backbone weights."""
+        own = self.parts.backbone.state_dict()
+        backbone = model.backbone.state_dict()
+        model.backbone.load_state_dict({name: own.get(name, value) for name, value in backbone.items()})
+        return model
+
+
+def provenance(parts: Parts, recipe: Recipe) -> str:
+    """Return comment lines: versions, seed, commit and data."""
+    lines = [
+        f"lomt {__version__}, Python {platform.python_version()}, "
+        + ", ".join(f"{name} {_version(name)}" for name in ("torch", "timm", "onnx", "onnxruntime")),
+        f"git commit {_commit()}, seed {recipe.seed}, data fingerprint {parts.fingerprint}",
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _commit() -> str:
+    command: Sequence[str] = ("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

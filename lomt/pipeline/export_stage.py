@@ -1,0 +1,116 @@
+"""Stage ``export``: ONNX files of the dense and the rewired network, checked by name, value and task metric."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lomt.deploy import OnnxModel, export_onnx, verify_onnx
+from lomt.errors import ExportMismatchError
+from lomt.models import MultiTaskModel, load_model
+from lomt.pipeline.context import Context
+from lomt.training import evaluate
+
+__all__ = ["MODELS", "run_export"]
+
+MODELS = {"dense": "dense.onnx", "rewired": "model.onnx"}
+"""File in ``deploy/`` by the stage folder it is made from."""
+
+_METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into rare flips of single pixels
+
+
+def run_export(context: Context) -> None:
+    """Write and verify the ONNX files; writes ``deploy/``."""
+    upstream = [context.keys[name] for name in MODELS]
+    folder = context.folder("deploy", context.settings_key("export"), upstream)
+    if folder.is_finished or not context.is_writer:
+        return
+    context.progress.message("export: ONNX files and their verification")
+    checked = {}
+    for stage, name in MODELS.items():
+        path = folder.path / name
+        try:
+            checked[name] = _export(context, stage, path)
+        except ExportMismatchError:
+            path.unlink(missing_ok=True)
+            raise
+    folder.write_json("verification.json", {"passed": True, "files": checked})
+    folder.finish()
+
+
+def _export(context: Context, stage: str, path: Path) -> dict[str, Any]:
+    settings = context.recipe.export
+    model = load_model(context.directory.path / stage).eval()
+    samples = _samples(context, max(settings.batch_sizes))
+    export_onnx(model, samples[:1], path, opset=settings.opset, metadata=_metadata(context, model))
+    values = verify_onnx(model, path, samples, batch_sizes=settings.batch_sizes)
+    torch_metrics = _torch_metrics(context, stage)
+    onnx_metrics = _onnx_metrics(context, path)
+    _compare(path.name, onnx_metrics, torch_metrics)
+    return {"values": values.to_dict(), "metrics": onnx_metrics}
+
+
+def _torch_metrics(context: Context, stage: str) -> dict[str, dict[str, float]]:
+    stored = context.directory.find_json(stage, "metrics.json")
+    assert stored is not None, f"{stage} has run"
+    metrics: dict[str, dict[str, float]] = stored["metrics"]
+    return metrics
+
+
+def _samples(context: Context, count: int) -> Tensor:
+    loader = context.parts.loader("test", context.recipe.train.model_copy(update={"batch_size": count}))
+    batch = next(iter(loader.epoch(0)))
+    return _normalised(context, batch["image"])
+
+
+def _normalised(context: Context, images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(context.parts.normalisation[name])[:, None, None] for name in ("mean", "std"))
+    return (images - mean) / std
+
+
+def _onnx_metrics(context: Context, path: Path) -> dict[str, dict[str, float]]:
+    network = OnnxModel(path, threads=context.recipe.threads or torch.get_num_threads())
+    loader = context.parts.loader("test", context.recipe.train)
+
+    def predict(images: Tensor) -> Mapping[str, Tensor]:
+        outputs = network(np.ascontiguousarray(_normalised(context, images).numpy()))
+        return {name: torch.from_numpy(value) for name, value in outputs.items()}
+
+    context.progress.start(f"testing {path.name}", loader.batches_per_epoch)
+    result = evaluate(
+        predict, loader.epoch(0), context.parts.tasks, targets=context.parts.targets, progress=context.progress
+    )
+    context.progress.finish()
+    return result.metrics
+
+
+def _compare(
+    name: str, found: Mapping[str, Mapping[str, float]], expected: Mapping[str, Mapping[str, float]]
+) -> None:
+    for task, metrics in expected.items():
+        for metric, value in metrics.items():
+            actual = found[task][metric]
+            if math.isnan(value) and math.isnan(actual):
+                continue
+            if not abs(actual - value) <= _METRIC_TOLERANCE * max(abs(value), 1e-2):
+                raise ExportMismatchError(
+                    f"Expected {metric} of task `{task}` to be {value:.6g} on {name} as in PyTorch, "
+                    f"but got {actual:.6g}."
+                )
+
+
+def _metadata(context: Context, model: MultiTaskModel) -> dict[str, str]:
+    parts = context.parts
+    return {
+        "lomt.mean": json.dumps(parts.normalisation["mean"]),
+        "lomt.std": json.dumps(parts.normalisation["std"]),
+        "lomt.image": "RGB, 0 to 1, minus mean, divided by std; batch, channels, height, width",
+        "lomt.kinds": json.dumps({name: task.kind for name, task in parts.tasks.items()}),
+        "lomt.classes": json.dumps({name: task.classes for name, task in parts.tasks.items() if task.classes}),
+        "lomt.branch_points": json.dumps(dict(model.branch_points)),
+    }

@@ -1,0 +1,91 @@
+"""Stage ``locate``: train each task alone with group lasso and read off the layer it needs."""
+
+from pathlib import Path
+
+import torch
+
+from lomt.branching import branch_point, copy_matching_weights, density_profile, format_branch_points
+from lomt.models import Layer, load_model
+from lomt.pipeline.context import Context
+from lomt.pipeline.run_directory import StageFolder, write_text
+from lomt.sparsity import SparsityReport, StoppingRules, lambda_path
+from lomt.training import GroupLassoPath
+
+__all__ = ["run_locate"]
+
+
+def run_locate(context: Context) -> None:
+    """Find every task's branch point; writes ``locate/``."""
+    settings = context.recipe.locate
+    origin = context.keys["dense"] if settings.start == "dense" else None
+    folder = context.folder("locate", context.settings_key("locate"), origin)
+    if folder.is_finished:
+        return
+    profiles, chosen = {}, {}
+    layers = _layers(context)
+    for task in context.recipe.tasks:
+        reports = [_trial(context, folder, task, trial) for trial in range(settings.seeds)]
+        profiles[task] = density_profile(task, reports, layers)
+        chosen[task] = branch_point(profiles[task], rule=settings.rule, activity=settings.activity)
+        context.progress.message(f"locate: {task} needs {chosen[task]}")
+    if context.is_writer:
+        write_text(folder.path / "branch_points.yaml", format_branch_points(chosen, profiles, layers))
+    folder.write_json(
+        "profiles.json", {"rule": settings.rule, "profiles": [p.to_dict() for p in profiles.values()]}
+    )
+    folder.finish()
+
+
+def _layers(context: Context) -> tuple[Layer, ...]:
+    granularity = context.recipe.locate.granularity
+    return tuple(layer for layer in context.parts.layers[granularity] if layer.kind == granularity)
+
+
+def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> SparsityReport:
+    """Train one task alone along the lambda path; a trial that has been done is read back."""
+    place = folder.path / task
+    stored = f"{task}/sparsity.json" if trial == 0 else f"{task}/sparsity_{trial}.json"
+    if (folder.path / stored).exists():
+        return SparsityReport.from_dict(folder.read_json(stored)["report"])
+    settings, parts, seed = context.recipe.locate, context.parts, context.recipe.seed + trial
+    context.progress.message(f"locate: {task} alone, trial {trial + 1} of {settings.seeds}")
+    tasks = {task: parts.tasks[task]}
+    torch.manual_seed(seed)
+    model = context.build(parts.model_spec(tasks).build())
+    if settings.start == "dense":
+        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    path = GroupLassoPath(
+        model.backbone,
+        lambda_path(settings.lambdas.start, settings.lambdas.stop, settings.lambdas.count),
+        epochs_per_lambda=settings.train.epochs,
+        metric=settings.metric,
+        stopping=StoppingRules(
+            sparsity_cap=settings.stop.sparsity,
+            stalled_change=settings.stop.stalled_change,
+            stalled_patience=settings.stop.stalled_patience,
+            loss_tolerance=settings.stop.loss_tolerance,
+        ),
+    )
+    trainer = context.trainer(
+        model,
+        tasks,
+        settings.train,
+        place,
+        name="train" if trial == 0 else f"trial_{trial}",
+        seed=seed,
+        epochs=path.epochs,
+        regularizer=path,
+    )
+    history = trainer.fit()
+    report = path.report
+    result = context.evaluate(trainer, tasks, settings.train, f"{task} alone")
+    folder.write_json(
+        stored,
+        {"task": task, "trial": trial, "report": report.to_dict(), "metrics": result.metrics, "history": history},
+    )
+    _drop(place, trial)
+    return report
+
+
+def _drop(place: Path, trial: int) -> None:
+    (place / ("train" if trial == 0 else f"trial_{trial}")).with_suffix(".checkpoint").unlink(missing_ok=True)

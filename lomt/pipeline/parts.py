@@ -1,0 +1,206 @@
+"""From a recipe's blocks to the components that do the work."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal
+
+from torch import nn
+
+from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
+from lomt.errors import DataError, UnknownNameError
+from lomt.models import (
+    BackboneSpec,
+    DecoderSpec,
+    Layer,
+    ModelSpec,
+    create_backbone,
+    list_layers,
+)
+from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_data, find_weights
+from lomt.tasks import Task, make_task
+from lomt.training import OptimizerOptions, ScheduleOptions, TrainingOptions
+
+__all__ = ["Parts", "training_options"]
+
+Split = Literal["train", "validation", "test"]
+_ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}
+
+
+class Parts:
+    """Everything that the stages share, made when first asked for.
+
+    Args:
+        recipe: Validated.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.targets = {name: settings.target or name for name, settings in recipe.tasks.items()}
+        self.weights = {name: settings.weight for name, settings in recipe.tasks.items()}
+        self._splits: dict[Split, Dataset | None] = {}
+
+    def dataset(self, split: Split) -> Dataset | None:
+        """Return a split, or None for a validation split that there is not.
+
+        Raises:
+            DataError: If the data are not as described.
+        """
+        if split not in self._splits:
+            self._splits[split] = self._open(split)
+        return self._splits[split]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What identifies the data."""
+        return "+".join(d.fingerprint for s in ("train", "test") if (d := self.dataset(s)) is not None)
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name, with as many outputs as their targets ask for.
+
+        Raises:
+            UnknownNameError: If the dataset has no such target.
+            DataError: If the target is of another kind than the recipe says.
+        """
+        data = self.dataset("train")
+        assert data is not None
+        tasks = {}
+        for name, settings in self.recipe.tasks.items():
+            target = self.targets[name]
+            if target not in data.targets:
+                raise UnknownNameError(f"target of task `{name}`", target, data.targets)
+            spec = data.targets[target]
+            if spec.kind != settings.kind:
+                raise DataError(
+                    f"Expected target `{target}` of {data.name} to be of kind {settings.kind}, because "
+                    f"`tasks.{name}.kind` says so, but it is of kind {spec.kind}."
+                )
+            tasks[name] = make_task(
+                name,
+                settings.kind,
+                spec.out_channels,
+                loss=settings.loss,
+                loss_options=settings.loss_options,
+                classes=spec.classes,
+            )
+        return tasks
+
+    def loader(self, split: Split, settings: TrainSettings, *, rank: int = 0, world_size: int = 1) -> BatchLoader:
+        """Return batches of a split: shuffled and augmented for training, in order otherwise."""
+        data, is_training = self.dataset(split), split == "train"
+        assert data is not None
+        augment = self.recipe.data.augment
+        return BatchLoader(
+            data,
+            settings.batch_size,
+            shuffle=is_training,
+            seed=self.recipe.seed,
+            augmentation=Augmentation(**augment.model_dump()) if is_training else None,
+            workers=self.recipe.data.workers,
+            drop_last=is_training and len(data) >= settings.batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    @cached_property
+    def backbone(self) -> nn.Module:
+        """The whole backbone with the weights that the recipe asks for; not to be trained itself."""
+        backbone = create_backbone(self.backbone_spec, find_weights(self.recipe.model.backbone))
+        return backbone
+
+    @property
+    def backbone_spec(self) -> BackboneSpec:
+        """Which backbone."""
+        settings = self.recipe.model.backbone
+        return BackboneSpec(settings.name, settings.output_stride, settings.options)
+
+    @cached_property
+    def layers(self) -> dict[str, tuple[Layer, ...]]:
+        """Candidate layers with their costs, by granularity."""
+        size = self.recipe.data.size
+        return {
+            granularity: tuple(list_layers(self.backbone, size, granularity))
+            for granularity in ("block", "conv")
+        }
+
+    @cached_property
+    def normalisation(self) -> dict[str, tuple[float, ...]]:
+        """Mean and standard deviation of the image channels: the recipe's, else the backbone's own."""
+        own = getattr(self.backbone, "default_cfg", {})
+        data = self.recipe.data
+        return {
+            "mean": tuple(data.mean or own.get("mean") or (0.0, 0.0, 0.0)),
+            "std": tuple(data.std or own.get("std") or (1.0, 1.0, 1.0)),
+        }
+
+    def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec:
+        """Return the dense network: every decoder at the backbone's last layer."""
+        tasks = tasks if tasks is not None else self.tasks
+        return ModelSpec(
+            backbone=self.backbone_spec,
+            decoders={name: _decoder(self.recipe.tasks[name].decoder, task) for name, task in tasks.items()},
+            out_channels={name: task.out_channels for name, task in tasks.items()},
+            dense={name: task.is_dense for name, task in tasks.items()},
+            branch_points={},
+        )
+
+    def _open(self, split: Split) -> Dataset | None:
+        data, targets = self.recipe.data, sorted(set(self.targets.values()))
+        if data.kind == "rooms":
+            return self._rooms(split, targets)
+        if split == "validation" and not self._has_validation:
+            return None
+        folder = open_folder(
+            find_data(data),
+            split,
+            size=data.size,
+            targets=targets,
+            validation_fraction=data.validation_fraction,
+            seed=self.recipe.seed,
+        )
+        return CachedDataset(folder) if data.cache else folder
+
+    @property
+    def _has_validation(self) -> bool:
+        from lomt.data import has_validation_split
+
+        return self.recipe.data.validation_fraction > 0 or has_validation_split(find_data(self.recipe.data))
+
+    def _rooms(self, split: Split, targets: list[str]) -> Dataset | None:
+        count = getattr(self.recipe.data.counts, split)
+        if not count:
+            return None
+        # Splits are rooms of their own: no seed is shared.
+        seed = 3 * self.recipe.seed + _ROOMS_OFFSETS[split]
+        return CachedDataset(RoomsDataset(count, size=self.recipe.data.size, seed=seed, targets=targets))
+
+
+def training_options(settings: TrainSettings, seed: int, *, epochs: int | None = None) -> TrainingOptions:
+    """Return the training loop's options.
+
+    Args:
+        settings: A recipe's block.
+        seed: Of dropout and the like.
+        epochs: In place of the block's own.
+    """
+    stopping = settings.early_stopping
+    return TrainingOptions(
+        epochs=epochs or settings.epochs,
+        accumulation_steps=settings.accumulation_steps,
+        precision=settings.precision,
+        optimizer=OptimizerOptions(**settings.optimizer.model_dump()),
+        schedule=ScheduleOptions(**settings.schedule.model_dump()),
+        weighting=settings.weighting,
+        gradient_clip=settings.gradient_clip,
+        early_stopping=stopping.patience if stopping else None,
+        min_change=stopping.min_change if stopping else 0.0,
+        keep=settings.keep,
+        checkpoint_s=settings.checkpoint_s,
+        tensorboard=settings.tensorboard,
+        seed=seed,
+    )
+
+
+def _decoder(settings: DecoderSettings, task: Task) -> DecoderSpec:
+    kind = settings.kind if task.is_dense else "classifier"
+    return DecoderSpec(kind=kind, width=settings.width, rates=tuple(settings.rates), dropout=settings.dropout)

@@ -1,0 +1,57 @@
+"""Stage ``rewire``: decoders at their branch points, the backbone cut after the deepest, trained jointly."""
+
+from pathlib import Path
+
+import torch
+
+from lomt.branching import copy_matching_weights, read_branch_points, rewire
+from lomt.errors import UnknownNameError
+from lomt.models import load_model, save_model
+from lomt.pipeline.context import Context
+
+__all__ = ["run_rewire"]
+
+
+def run_rewire(context: Context, branch_points: Path | None = None) -> None:
+    """Build and train the rewired network and judge it on the test split; writes ``rewired/``.
+
+    Args:
+        context: Of the run.
+        branch_points: A file to use in place of the recipe's branch points or of what ``locate`` wrote.
+    """
+    parts, settings = context.parts, context.recipe.rewire
+    chosen = _branch_points(context, branch_points)
+    origin = context.keys["dense"] if settings.start == "dense" else None
+    folder = context.folder("rewired", context.settings_key("rewire"), chosen, origin)
+    if folder.is_finished:
+        return
+    shown = ", ".join(f"{task} at {layer}" for task, layer in chosen.items())
+    context.progress.message(f"rewire: {shown}")
+    torch.manual_seed(context.recipe.seed)
+    model = context.build(rewire(parts.model_spec(), chosen).build())
+    if settings.start == "dense":
+        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    trainer = context.trainer(model, parts.tasks, settings.train, folder.path)
+    trainer.fit()
+    result = context.evaluate(trainer, parts.tasks, settings.train, "rewired")
+    if context.is_writer:
+        save_model(model, folder.path)
+    folder.write_json(
+        "metrics.json",
+        {"split": "test", "branch_points": chosen, "metrics": result.metrics, "losses": result.losses},
+    )
+    folder.finish()
+
+
+def _branch_points(context: Context, file: Path | None) -> dict[str, str]:
+    given = context.recipe.rewire.branch_points
+    if file is None and given is not None:
+        chosen = dict(given)
+    else:
+        path = file or context.directory.path / "locate" / "branch_points.yaml"
+        chosen = read_branch_points(path, list(context.recipe.tasks))
+    known = {layer.name for layers in context.parts.layers.values() for layer in layers}
+    for task, layer in chosen.items():
+        if layer not in known:
+            raise UnknownNameError(f"layer of task `{task}`", layer, known)
+    return chosen

@@ -1,0 +1,85 @@
+"""Run the stages in order and skip what is up to date."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from lomt.errors import UnknownNameError
+from lomt.pipeline.bench_stage import run_bench
+from lomt.pipeline.context import Context, provenance
+from lomt.pipeline.export_stage import run_export
+from lomt.pipeline.locate_stage import run_locate
+from lomt.pipeline.parts import Parts
+from lomt.pipeline.rewire_stage import run_rewire
+from lomt.pipeline.run_directory import RunDirectory
+from lomt.pipeline.summary import RunSummary, summarise
+from lomt.pipeline.train_stage import run_train
+from lomt.recipe import Recipe
+from lomt.training import Progress, SilentProgress, make_accelerator
+
+__all__ = ["STAGES", "run"]
+
+_STAGES: Mapping[str, Callable[[Context], None]] = {
+    "train": run_train,
+    "locate": run_locate,
+    "rewire": run_rewire,
+    "export": run_export,
+    "bench": run_bench,
+}
+STAGES = tuple(_STAGES)
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    branch_points: Path | None = None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Run a recipe's stages from ``first`` to ``last``; a stage that is up to date is skipped.
+
+    A run killed at any moment goes on from its last checkpoint when called again, and ends with the weights
+    that it would have had.
+
+    Args:
+        recipe: Validated.
+        out: The run directory.
+        first: Stages before it are not run; what they wrote has to be there and to fit the recipe.
+        last: Stages after it are not run.
+        branch_points: File that the rewire stage reads in place of the recipe's or locate's branch points.
+        progress: Told what runs.
+
+    Raises:
+        UnknownNameError: If there is no such stage.
+        ArtifactError: If the directory belongs to another recipe, or a stage before ``first`` has not run.
+        ValueError: If ``last`` comes before ``first``, or the device is not there.
+        DataError: If the data are not as described.
+        TrainingError: If a loss is not finite.
+        ExportMismatchError: If an exported network is not the trained one.
+    """
+    for stage in (first, last):
+        if stage not in STAGES:
+            raise UnknownNameError("stage", stage, STAGES)
+    if STAGES.index(last) < STAGES.index(first):
+        raise ValueError(f"Expected the last stage to be `{first}` or later, but got `{last}`.")
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    engine = make_accelerator(device=recipe.device)
+    parts = Parts(recipe)
+    directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
+    engine.wait_for_everyone()
+    context = Context(recipe, directory, progress or SilentProgress(), parts, engine.is_main_process)
+    are_given = branch_points is not None or recipe.rewire.branch_points is not None
+    for stage in STAGES[: STAGES.index(last) + 1]:
+        if stage == "locate" and are_given and last != "locate":
+            continue
+        context.may_run = STAGES.index(stage) >= STAGES.index(first)
+        if stage == "rewire":
+            run_rewire(context, branch_points)
+        else:
+            _STAGES[stage](context)
+        engine.wait_for_everyone()
+    return summarise(directory, recipe, parts)

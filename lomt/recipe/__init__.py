@@ -1,0 +1,61 @@
+"""Recipes: one YAML file that says everything about a run, validated with every mistake at once."""
+
+from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
+from lomt.recipe.load import load_recipe, parse_recipe, read_yaml_file
+from lomt.recipe.places import find_data, find_weights
+from lomt.recipe.schema import recipe_schema
+from lomt.recipe.settings import (
+    AugmentSettings,
+    BackboneSettings,
+    BenchSettings,
+    DataSettings,
+    DecoderSettings,
+    ExportSettings,
+    LambdaSettings,
+    LocateSettings,
+    ModelSettings,
+    Recipe,
+    RewireSettings,
+    RoomCounts,
+    StopSettings,
+    TaskSettings,
+)
+from lomt.recipe.shipped import shipped_paths, shipped_recipes
+from lomt.recipe.train_settings import (
+    EarlyStoppingSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "IMAGE_KINDS",
+    "AugmentSettings",
+    "BackboneSettings",
+    "BenchSettings",
+    "DataSettings",
+    "DecoderSettings",
+    "EarlyStoppingSettings",
+    "ExportSettings",
+    "LambdaSettings",
+    "LocateSettings",
+    "ModelSettings",
+    "OptimizerSettings",
+    "Recipe",
+    "RewireSettings",
+    "RoomCounts",
+    "ScheduleSettings",
+    "Settings",
+    "StopSettings",
+    "TaskKind",
+    "TaskSettings",
+    "TrainSettings",
+    "find_data",
+    "find_weights",
+    "load_recipe",
+    "parse_recipe",
+    "read_yaml_file",
+    "recipe_schema",
+    "shipped_paths",
+    "shipped_recipes",
+]

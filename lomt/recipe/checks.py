@@ -1,0 +1,134 @@
+"""Mistakes that lie between two keys and need no library to be seen."""
+
+from collections.abc import Iterator
+
+from lomt.recipe.base import IMAGE_KINDS
+from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
+from lomt.recipe.train_settings import TrainSettings
+
+__all__ = ["find_contradictions"]
+
+_RESERVED_TASKS = ("backbone", "image")
+_WAY_OUT = "Give `data.counts.validation` images, or leave it out."
+
+
+def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what does not fit together; keys that are None because they could not be read are passed over.
+
+    Args:
+        recipe: A validated recipe or one read leniently.
+    """
+    yield from _data(recipe.data)
+    yield from _tasks(recipe)
+    for path, train in _trainings(recipe):
+        yield from _training(path, train, recipe)
+    yield from _locate(recipe)
+    yield from _branch_points(recipe)
+
+
+def _data(data: DataSettings) -> Iterator[Problem]:
+    if data.kind == "folder":
+        if data.root is None:
+            yield Problem(("data", "root"), "a dataset folder is needed for `data.kind: folder`.")
+        if data.counts != RoomCounts():
+            yield Problem(("data", "counts"), "only for `data.kind: rooms`; a folder has its own splits.")
+    if data.kind == "rooms":
+        if data.root is not None:
+            yield Problem(("data", "root"), "only for `data.kind: folder`; rooms are drawn, not read.")
+        if data.validation_fraction:
+            yield Problem(
+                ("data", "validation_fraction"),
+                "only for `data.kind: folder`; for rooms set `data.counts.validation`.",
+            )
+    smallest, largest = data.augment.scale
+    if smallest > largest:
+        yield Problem(
+            ("data", "augment", "scale"),
+            f"expected the smallest factor before the largest, but got {smallest:g}, {largest:g}.",
+        )
+
+
+def _tasks(recipe: Recipe) -> Iterator[Problem]:
+    for name, task in recipe.tasks.items():
+        if name in _RESERVED_TASKS:
+            yield Problem(("tasks", name), f"`{name}` has a meaning of its own; choose another task name.")
+        if task.kind in IMAGE_KINDS and task.decoder.kind == "aspp":
+            yield _wrong_decoder(name, f"classifier or linear for kind {task.kind}, but got aspp.")
+        if task.kind not in (None, *IMAGE_KINDS) and task.decoder.kind == "classifier":
+            yield _wrong_decoder(name, f"aspp or linear for kind {task.kind}, but got classifier.")
+
+
+def _wrong_decoder(task: str, text: str) -> Problem:
+    return Problem(("tasks", task, "decoder", "kind"), f"expected {text}")
+
+
+def _trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]:
+    yield ("train",), recipe.train
+    yield ("locate", "train"), recipe.locate.train
+    yield ("rewire", "train"), recipe.rewire.train
+
+
+def _training(path: tuple[str, ...], train: TrainSettings, recipe: Recipe) -> Iterator[Problem]:
+    if recipe.device == "cpu" and train.precision == "fp16":
+        yield Problem((*path, "precision"), "fp16 needs a GPU; use bf16 or fp32 with `device: cpu`.")
+    has_aspp = any(task.decoder.kind == "aspp" for task in recipe.tasks.values())
+    if train.batch_size == 1 and has_aspp:
+        yield Problem(
+            (*path, "batch_size"), "expected at least 2, because aspp normalises over the batch, but got 1."
+        )
+    if not _has_validation(recipe.data):
+        yield from _without_validation(path, train)
+
+
+def _without_validation(path: tuple[str, ...], train: TrainSettings) -> Iterator[Problem]:
+    if train.early_stopping is not None:
+        yield Problem((*path, "early_stopping"), f"needs validation data, and there is none. {_WAY_OUT}")
+    if train.keep == "best":
+        yield Problem(
+            (*path, "keep"),
+            "best needs validation data, and there is none. "
+            "Give `data.counts.validation` images, or keep last.",
+        )
+    if train.schedule.kind == "plateau":
+        yield Problem(
+            (*path, "schedule", "kind"),
+            "plateau needs validation data, and there is none. "
+            "Give `data.counts.validation` images, or choose another schedule.",
+        )
+
+
+def _has_validation(data: DataSettings) -> bool:
+    return data.kind != "rooms" or bool(data.counts.validation)  # a folder may have a split of its own
+
+
+def _locate(recipe: Recipe) -> Iterator[Problem]:
+    lambdas = recipe.locate.lambdas
+    if lambdas.start > lambdas.stop:
+        yield Problem(
+            ("locate", "lambdas", "start"),
+            f"expected at most `locate.lambdas.stop`, {lambdas.stop:g}, but got {lambdas.start:g}.",
+        )
+    elif lambdas.start == 0 < lambdas.stop and lambdas.count > 1:
+        yield Problem(
+            ("locate", "lambdas", "start"), "expected more than 0 for a log-spaced path, but got 0."
+        )
+    if recipe.locate.stop.loss_tolerance is not None and not _has_validation(recipe.data):
+        yield Problem(
+            ("locate", "stop", "loss_tolerance"), f"needs validation data, and there is none. {_WAY_OUT}"
+        )
+
+
+def _branch_points(recipe: Recipe) -> Iterator[Problem]:
+    points = recipe.rewire.branch_points
+    if points is None or not recipe.tasks:
+        return
+    path = ("rewire", "branch_points")
+    known = ", ".join(recipe.tasks)
+    for task in points:
+        if task not in recipe.tasks:
+            near = did_you_mean(task, recipe.tasks) or "."
+            yield Problem((*path, task), f"unknown task{near} Known are {known}.")
+    missing = [task for task in recipe.tasks if task not in points]
+    if missing and all(task in recipe.tasks for task in points):
+        yield Problem(path, f"expected a layer for every task, but there is none for {', '.join(missing)}.")

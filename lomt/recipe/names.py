@@ -1,0 +1,141 @@
+"""Names that only the libraries know: losses, targets, backbones, layers.
+
+Those libraries are heavy: they are imported when a recipe is checked, not with this module.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from lomt.errors import LomtError
+from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.settings import Recipe, TaskSettings
+
+__all__ = ["find_unknown_names"]
+
+_BACKBONE = ("model", "backbone")
+_MOST_NAMES = 20
+
+
+def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
+    """Yield every name that no library knows; reads no data, loads no weights, touches no device.
+
+    Args:
+        recipe: A validated recipe or one read leniently.
+    """
+    for name, task in recipe.tasks.items():
+        yield from _loss(name, task)
+    yield from _task_names(recipe.tasks)
+    if recipe.data.kind == "rooms":
+        yield from _rooms_targets(recipe.tasks)
+    if recipe.model.backbone.name is not None:
+        yield from _backbone(recipe)
+
+
+def _loss(name: str, task: TaskSettings) -> Iterator[Problem]:
+    from lomt.tasks import KINDS, LOSSES, make_task
+
+    if task.kind is None:
+        return
+    losses = LOSSES[task.kind]
+    if task.loss is not None and task.loss not in losses:
+        near = did_you_mean(task.loss, losses) or "."
+        known = ", ".join(losses)
+        yield Problem(
+            ("tasks", name, "loss"), f"unknown loss `{task.loss}`{near} Known for {task.kind} are {known}."
+        )
+        return
+    channels = KINDS[task.kind].channels or 2  # any possible number: the real one is the dataset's
+    try:
+        make_task(name, task.kind, channels, loss=task.loss, loss_options=task.loss_options)
+    except (ValueError, TypeError) as error:
+        yield Problem(("tasks", name, "loss_options"), _lower(str(error)))
+
+
+def _task_names(tasks: Iterable[str]) -> Iterator[Problem]:
+    from torch.nn import ModuleDict
+
+    decoders = ModuleDict()
+    for name in tasks:
+        if hasattr(decoders, name):
+            yield Problem(
+                ("tasks", name), f"`{name}` has a meaning of its own in torch; choose another task name."
+            )
+
+
+def _rooms_targets(tasks: Mapping[str, TaskSettings]) -> Iterator[Problem]:
+    from lomt.data import RoomsDataset
+
+    kinds = {name: target.kind for name, target in RoomsDataset(1).targets.items()}
+    for name, task in tasks.items():
+        target = task.target or name
+        path = ("tasks", name, "target")
+        if target not in kinds:
+            near = did_you_mean(target, kinds) or "."
+            yield Problem(path, f"rooms have no target `{target}`{near} They have {', '.join(kinds)}.")
+        elif task.kind is not None and kinds[target] != task.kind:
+            yield Problem(
+                ("tasks", name, "kind"),
+                f"expected {kinds[target]}, the kind of target `{target}`, but got {task.kind}.",
+            )
+
+
+def _backbone(recipe: Recipe) -> Iterator[Problem]:
+    import timm
+    import torch
+
+    from lomt.models import BackboneSpec, create_backbone
+
+    settings = recipe.model.backbone
+    if not timm.is_model(settings.name):
+        near = difflib.get_close_matches(settings.name, timm.list_models(), n=3)
+        hint = f" Near are {', '.join(near)}." if near else " Names are those of timm."
+        yield Problem((*_BACKBONE, "name"), f"unknown backbone `{settings.name}`.{hint}")
+        return
+    spec = BackboneSpec(settings.name, settings.output_stride, settings.options)
+    try:
+        with torch.device("meta"):
+            backbone = create_backbone(spec, None)
+    except ValueError as error:
+        yield Problem(_BACKBONE, _lower(" ".join(str(error).split())))
+        return
+    except Exception as error:  # timm raises whatever the backbone's own constructor does
+        yield Problem(_BACKBONE, f"`{settings.name}` cannot be built so: {_one_line(error)}.")
+        return
+    yield from _layers(recipe, backbone)
+
+
+def _layers(recipe: Recipe, backbone: Any) -> Iterator[Problem]:
+    import torch
+
+    from lomt.models import list_layers
+
+    points = recipe.rewire.branch_points
+    if not points or recipe.data.size is None:
+        return
+    path = ("rewire", "branch_points")
+    height, width = recipe.data.size
+    try:
+        with torch.device("meta"):
+            layers = list_layers(backbone, (height, width), granularity="all")
+    except (LomtError, ValueError) as error:
+        yield Problem(path, f"the layers cannot be listed: {error}")
+        return
+    known = [layer.name for layer in layers]
+    for task, layer in points.items():
+        if layer not in known:
+            near = did_you_mean(layer, known) or f". Known are {_listing(known)}."
+            yield Problem((*path, task), f"unknown layer `{layer}`{near}")
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _lower(text: str) -> str:
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def _listing(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

@@ -1,0 +1,264 @@
+"""The keys of a recipe: one frozen model a block, every key with its meaning and unit."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from lomt.recipe.base import (
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Relaxed,
+    Settings,
+    TaskKind,
+)
+from lomt.recipe.inheritance import resolve
+from lomt.recipe.train_settings import TrainSettings
+
+__all__ = [
+    "AugmentSettings",
+    "BackboneSettings",
+    "BenchSettings",
+    "DataSettings",
+    "DecoderSettings",
+    "ExportSettings",
+    "LambdaSettings",
+    "LocateSettings",
+    "ModelSettings",
+    "Recipe",
+    "RewireSettings",
+    "RoomCounts",
+    "StopSettings",
+    "TaskSettings",
+]
+
+Rule = Literal["before_first_dead_run", "deepest_active", "last_active_bypassable", "density_threshold"]
+Enlargement = Annotated[float, Field(ge=1)]
+Colour = Annotated[tuple[float, float, float], Relaxed]
+PositiveColour = Annotated[tuple[Positive, Positive, Positive], Relaxed]
+
+
+class RoomCounts(Settings):
+    """How many rooms are drawn for each split."""
+
+    train: PositiveInt = Field(default=800, description="Training images.")
+    validation: int = Field(default=0, ge=0, description="Validation images; 0 for none.")
+    test: PositiveInt = Field(default=200, description="Test images.")
+
+
+class AugmentSettings(Settings):
+    """Random changes of the training images and of their targets."""
+
+    flip: Fraction = Field(default=0.5, description="Probability of a left-right flip.")
+    scale: Annotated[tuple[Enlargement, Enlargement], Relaxed] = Field(
+        default=(1.0, 1.0),
+        description="Smallest and largest factor, at least 1, by which a crop is enlarged.",
+    )
+    rescale_depth: bool = Field(default=True, description="Divide depth by the factor of `scale`.")
+    brightness: Fraction = Field(default=0.0, description="Largest relative change of brightness.")
+    contrast: Fraction = Field(default=0.0, description="Largest relative change of contrast.")
+
+
+class DataSettings(Settings):
+    """Where the samples come from."""
+
+    kind: Literal["folder", "rooms"] = Field(
+        description="`folder`: a folder with a dataset.yaml. `rooms`: synthetic rooms, no download."
+    )
+    root: str | None = Field(
+        default=None,
+        description="Dataset folder (kind folder); a relative one is looked up in $LOMT_DATA, then in the "
+        "working directory.",
+    )
+    size: Annotated[tuple[PositiveInt, PositiveInt], Relaxed] = Field(
+        description="Height and width in pixels of what the model sees."
+    )
+    validation_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the training split held out for validation (kind folder, where the dataset "
+        "has no validation split).",
+    )
+    counts: RoomCounts = Field(default=RoomCounts(), description="Images a split (kind rooms).")
+    cache: bool = Field(default=True, description="Decode every image once and keep it in memory.")
+    workers: int = Field(default=0, ge=0, description="Loader processes; 0 loads in a thread.")
+    augment: AugmentSettings = Field(
+        default=AugmentSettings(), description="Random changes of training images."
+    )
+    mean: Colour | None = Field(
+        default=None, description="Mean of red, green, blue in 0..1; null takes the backbone's own."
+    )
+    std: PositiveColour | None = Field(
+        default=None, description="Standard deviation of red, green, blue; null takes the backbone's own."
+    )
+
+
+class DecoderSettings(Settings):
+    """What turns backbone features into a task's prediction."""
+
+    kind: Literal["aspp", "linear", "classifier"] = Field(
+        default="aspp",
+        description="`aspp`: DeepLabV3's head. `linear`: one 1x1 convolution. `classifier`: pooling and a "
+        "linear layer, for tasks with one answer an image.",
+    )
+    width: PositiveInt = Field(default=64, description="Channels inside the decoder (aspp).")
+    rates: list[PositiveInt] = Field(
+        default=[6, 12, 18], min_length=1, description="Dilations of the atrous branches (aspp)."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout probability.")
+
+
+class TaskSettings(Settings):
+    """What is learned, from which target, with which loss."""
+
+    kind: TaskKind = Field(description="What a prediction is; decides on losses and metrics.")
+    target: str | None = Field(default=None, description="Target of the dataset; null is the task's name.")
+    weight: NonNegative = Field(default=1.0, description="Factor of the loss (weighting fixed).")
+    loss: str | None = Field(default=None, description="Loss of this kind; null takes its default.")
+    loss_options: dict[str, Any] = Field(default={}, description="Keyword arguments of the loss.")
+    decoder: DecoderSettings = Field(
+        default=DecoderSettings(), description="What differs from `model.decoder` for this task."
+    )
+
+
+class BackboneSettings(Settings):
+    """The shared feature extractor."""
+
+    name: str = Field(description="timm's name of the backbone.")
+    output_stride: Literal[8, 16, 32] | None = Field(
+        default=None, description="Image pixels per pixel of the last feature map; null keeps timm's."
+    )
+    weights: str | None = Field(
+        default=None,
+        description="null: random. `pretrained`: timm's download. Otherwise a safetensors file; a relative "
+        "one is looked up in $LOMT_WEIGHTS, $LOMT_DATA, then in the working directory.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="Further keyword arguments of timm.create_model, such as stem_width."
+    )
+
+
+class ModelSettings(Settings):
+    """Backbone and decoders."""
+
+    backbone: BackboneSettings = Field(description="The shared feature extractor.")
+    decoder: DecoderSettings = Field(
+        default=DecoderSettings(), description="Decoder of every task that does not say otherwise."
+    )
+
+
+class LambdaSettings(Settings):
+    """The path of lambdas, log-spaced, each run starting where the one before ended."""
+
+    start: NonNegative = Field(default=1e-4, description="First lambda.")
+    stop: NonNegative = Field(default=1e-3, description="Last lambda.")
+    count: PositiveInt = Field(default=10, description="How many lambdas, both ends included.")
+
+
+class StopSettings(Settings):
+    """When a sparse run ends before its last epoch."""
+
+    sparsity: Fraction = Field(default=0.8, description="Share of zero channel groups that is enough.")
+    stalled_change: NonNegative = Field(
+        default=0.001, description="Change of sparsity in an epoch below which it counts as stalled."
+    )
+    stalled_patience: PositiveInt = Field(default=30, description="Stalled epochs in a row before the end.")
+    loss_tolerance: NonNegative | None = Field(
+        default=None, description="Relative rise of the validation loss that ends the run; null for none."
+    )
+
+
+class LocateSettings(Settings):
+    """Which backbone layer each task needs: sparse single-task runs and a rule."""
+
+    start: Literal["dense", "initial"] = Field(
+        default="dense", description="Weights each single-task run starts from."
+    )
+    seeds: PositiveInt = Field(default=1, description="Runs a task, each with its own seed.")
+    lambdas: LambdaSettings = Field(default=LambdaSettings(), description="Strength of the group lasso.")
+    metric: Literal["adam", "euclidean"] = Field(
+        default="adam", description="Metric of the proximal step; `adam` is the optimizer's own."
+    )
+    activity: Fraction = Field(
+        default=0.01, description="A layer is active when more than this share of its groups survives."
+    )
+    rule: Rule = Field(
+        default="before_first_dead_run", description="How the branch point follows from the active layers."
+    )
+    granularity: Literal["block", "conv"] = Field(
+        default="block", description="Branch points at block outputs or at raw convolution outputs (paper)."
+    )
+    stop: StopSettings = Field(default=StopSettings(), description="When a run ends early.")
+    train: TrainSettings = Field(
+        description="What differs from `train`; `epochs` are those for one lambda.",
+    )
+
+
+class RewireSettings(Settings):
+    """The new model with decoders at the branch points and no backbone after the deepest."""
+
+    branch_points: dict[str, str] | None = Field(
+        default=None, description="Backbone layer of each task; null takes what locate found."
+    )
+    start: Literal["initial", "dense"] = Field(
+        default="initial", description="Weights the rewired backbone starts from."
+    )
+    train: TrainSettings = Field(description="What differs from `train`.")
+
+
+class ExportSettings(Settings):
+    """The ONNX files and their check."""
+
+    opset: int = Field(default=18, ge=18, description="ONNX operator set.")
+    batch_sizes: list[PositiveInt] = Field(
+        default=[1, 3], min_length=1, description="Batch sizes at which outputs are compared."
+    )
+
+
+class BenchSettings(Settings):
+    """Latency and quality against the dense model."""
+
+    threads: list[PositiveInt] = Field(
+        default=[1], min_length=1, description="Thread counts, each measured by itself."
+    )
+    batch: PositiveInt = Field(default=1, description="Images a call.")
+    rounds: PositiveInt = Field(default=5, description="Rounds, each in a fresh process.")
+    quick: bool = Field(default=False, description="A short measurement; wider intervals.")
+    delta_m: Literal["mean", "sum"] = Field(
+        default="mean", description="How a task's metrics are combined in delta_m; AdapMTL's tables sum."
+    )
+
+
+class Recipe(Settings):
+    """Everything a run needs to know; blocks left out take their defaults.
+
+    `locate.train` and `rewire.train` name what differs from `train`, a task's `decoder` what differs from
+    `model.decoder`; in a validated recipe all of them are complete.
+    """
+
+    version: Literal[1] = Field(default=1, description="Version of the recipe format.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run and of its default directory."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of everything random.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models are trained.")
+    threads: PositiveInt | None = Field(
+        default=None, description="CPU threads of torch; null leaves it alone."
+    )
+    data: DataSettings = Field(description="Where the samples come from.")
+    tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], TaskSettings] = Field(
+        min_length=1, description="The tasks by name."
+    )
+    model: ModelSettings = Field(description="Backbone and decoders.")
+    train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
+    locate: LocateSettings = Field(description="Which layer each task needs.")
+    rewire: RewireSettings = Field(description="The smaller model.")
+    export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
+    bench: BenchSettings = Field(default=BenchSettings(), description="Latency and quality.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, raw: Any) -> Any:
+        return resolve(raw)

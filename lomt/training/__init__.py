@@ -1,0 +1,20 @@
+"""One training loop for every stage."""
+
+from lomt.training.evaluate import Evaluation, evaluate
+from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
+from lomt.training.progress import Progress, SilentProgress
+from lomt.training.trainer import Loader, Regularizer, Trainer, make_accelerator
+
+__all__ = [
+    "Evaluation",
+    "Loader",
+    "OptimizerOptions",
+    "Progress",
+    "Regularizer",
+    "ScheduleOptions",
+    "SilentProgress",
+    "Trainer",
+    "TrainingOptions",
+    "evaluate",
+    "make_accelerator",
+]

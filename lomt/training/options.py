@@ -1,0 +1,110 @@
+"""The settings of one training run."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from lomt.errors import UnknownNameError
+
+__all__ = ["OPTIMIZERS", "OptimizerOptions", "ScheduleOptions", "TrainingOptions"]
+
+OPTIMIZERS = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Which optimizer, and how it steps.
+
+    Args:
+        kind: A key of `OPTIMIZERS`.
+        lr: Base learning rate.
+        weight_decay: For weights of two dimensions or more; norms and biases are not decayed.
+        momentum: Of SGD.
+        betas: Of Adam and AdamW.
+    """
+
+    kind: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def build(self, model: nn.Module, extra: list[nn.Parameter]) -> Optimizer:
+        """Return the optimizer of a model's trainable parameters and of the weighting's.
+
+        Raises:
+            UnknownNameError: If there is no optimizer of that kind.
+        """
+        if self.kind not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", self.kind, OPTIMIZERS)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1] + extra, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        if self.kind == "sgd":
+            return SGD(groups, lr=self.lr, momentum=self.momentum)
+        fused = parameters[0].device.type == "cuda" if parameters else False
+        return OPTIMIZERS[self.kind](groups, lr=self.lr, betas=self.betas, fused=fused or None)
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How the learning rate moves; see `lomt.training.schedules`.
+
+    Args:
+        kind: A key of `SCHEDULES`.
+        warmup: Share of the steps with a rising rate.
+        final: Share of the base rate left at the end.
+        factor: Of the plateau rule.
+        patience: Epochs, of the plateau rule.
+    """
+
+    kind: str = "cosine"
+    warmup: float = 0.0
+    final: float = 0.0
+    factor: float = 0.1
+    patience: int = 5
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything that decides how a model is trained, apart from model, data and tasks.
+
+    Args:
+        epochs: Passes over the training set.
+        accumulation_steps: Batches per optimizer step.
+        precision: Of the forward pass; weights stay float32.
+        weighting: A key of `lomt.training.weighting.WEIGHTINGS`.
+        gradient_clip: Largest norm of all gradients together.
+        early_stopping: Epochs without a better validation loss after which training ends.
+        min_change: A smaller fall of the validation loss is not better.
+        keep: Whether the last weights or those with the best validation loss are the result.
+        checkpoint_s: Seconds between checkpoints within an epoch.
+        seed: Of dropout and the like.
+    """
+
+    epochs: int
+    accumulation_steps: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    weighting: str = "fixed"
+    gradient_clip: float | None = None
+    early_stopping: int | None = None
+    min_change: float = 0.0
+    keep: Literal["last", "best"] = "last"
+    checkpoint_s: float = 60.0
+    tensorboard: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}.")
+        if self.precision == "fp16" and not torch.cuda.is_available():
+            raise ValueError("Expected `precision` to be fp32 or bf16 on CPU, but got fp16. Use bf16.")

@@ -1,0 +1,378 @@
+"""The training loop: multitask or single-task, dense or sparse, one process or several.
+
+One optimizer step reads ``accumulation_steps`` batches. Losses are sums divided by the number of valid entries of the
+whole step over all processes, so that neither accumulation nor the number of processes changes the gradient.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lomt.errors import TrainingError
+from lomt.tasks import Task
+from lomt.training.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from lomt.training.evaluate import Evaluation, evaluate
+from lomt.training.history import History
+from lomt.training.interrupt import Interruption, deferred_interrupt
+from lomt.training.options import TrainingOptions
+from lomt.training.progress import Progress, SilentProgress
+from lomt.training.schedules import Patience, PlateauFactor, make_schedule
+from lomt.training.sync_batch_norm import synchronised_batch_norm
+from lomt.training.weighting import make_weighting
+
+__all__ = ["Loader", "Regularizer", "Trainer", "make_accelerator"]
+
+Batch = Mapping[str, Tensor]
+_GPU_READ_STEPS = 25  # reading a value from the GPU waits for it
+
+
+class Loader(Protocol):
+    """Batches of one epoch, the same whenever asked for the same epoch."""
+
+    wait_s: float
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """How many batches an epoch has."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from the ``start``-th on."""
+
+
+class Regularizer(Protocol):
+    """Something that changes weights beside the loss, such as a proximal step."""
+
+    def attach(self, optimizer: Optimizer, model: nn.Module) -> None:
+        """Hook into the optimizer's steps."""
+
+    def before_epoch(self, epoch: int) -> None:
+        """Set strengths for the epoch to come."""
+
+    def after_epoch(self, epoch: int, model: nn.Module, validation: Evaluation | None) -> dict[str, Any]:
+        """Return what the epoch's record should say; the key ``stop`` with a reason ends training."""
+
+    def state(self) -> TrainingState:
+        """Return what a checkpoint must hold."""
+
+    def restore(self, state: TrainingState) -> None:
+        """Take up a state again."""
+
+
+def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerator:
+    """Return the engine for this process: device, precision and the other processes.
+
+    Args:
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ValueError: If a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto.")
+    # Precision is global in accelerate; stages of one run may differ in it.
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")
+
+
+class Trainer:
+    """Train a model on tasks; killed and constructed again, it goes on from its checkpoint.
+
+    Args:
+        model: Maps images, (batch, 3, height, width), to raw predictions by task; trained in place.
+        tasks: What is learned, by name.
+        loader: Training batches.
+        options: How.
+        mean: Of the image channels, subtracted before the model.
+        std: Of the image channels, divided by.
+        targets: Name of each task's target in the batches; the task's own name where absent.
+        weights: The recipe's weight by task; 1 where absent.
+        validation: Batches for the validation loss after every epoch.
+        regularizer: Applied with every optimizer step.
+        checkpoint: File of the resumable state.
+        history: File of the epoch records.
+        accelerator: Device, precision and processes; made from the options without it.
+        progress: Told of every step.
+
+    Example:
+        >>> from lomt.training import TrainingOptions
+        >>> TrainingOptions(epochs=1).schedule.kind
+        'cosine'
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tasks: Mapping[str, Task],
+        loader: Loader,
+        options: TrainingOptions,
+        *,
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        targets: Mapping[str, str] | None = None,
+        weights: Mapping[str, float] | None = None,
+        validation: Loader | None = None,
+        regularizer: Regularizer | None = None,
+        checkpoint: Path | None = None,
+        history: Path | None = None,
+        accelerator: Accelerator | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._tasks, self._loader, self._options = dict(tasks), loader, options
+        self._targets = {name: (targets or {}).get(name, name) for name in tasks}
+        self._validation, self._regularizer, self._checkpoint = validation, regularizer, checkpoint
+        self._engine = accelerator or make_accelerator(options.precision)
+        self._progress = progress or SilentProgress()
+        self._history = History(
+            history if self._engine.is_main_process else None, tensorboard=options.tensorboard
+        )
+        self._model = model.to(self._engine.device)
+        if self._engine.device.type == "cpu":
+            self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._weighting = make_weighting(
+            options.weighting, {name: (weights or {}).get(name, 1.0) for name in tasks}
+        ).to(self._engine.device)
+        self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
+        self._names = {p: f"model.{n}" for n, p in self._model.named_parameters()}
+        self._names |= {p: f"weighting.{n}" for n, p in self._weighting.named_parameters()}
+        self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
+        schedule = options.schedule
+        self._schedule = make_schedule(schedule.kind, warmup=schedule.warmup, final=schedule.final)
+        self._plateau = PlateauFactor(schedule.factor, schedule.patience) if schedule.kind == "plateau" else None
+        self._patience = Patience(options.early_stopping or 10**9, options.min_change)
+        self._mean, self._std = (torch.tensor(v, device=self._engine.device)[:, None, None] for v in (mean, std))
+        self._epoch = self._batch = self._step = 0
+        self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device)
+        self._best: dict[str, Tensor] = {}
+        self._stop: str | None = None
+
+    def fit(self) -> tuple[dict[str, Any], ...]:
+        """Train to the end and return the epoch records; the model then holds the result.
+
+        Raises:
+            TrainingError: If a task's loss is not finite; the last good checkpoint stays.
+        """
+        torch.manual_seed(self._options.seed)
+        if self._regularizer is not None:
+            self._regularizer.attach(self._optimizer, self._model)
+        self._restore()
+        self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._step)
+        with synchronised_batch_norm(self._model, self._engine.device) as model, deferred_interrupt() as interruption:
+            self._wrapped, self._stepper = self._engine.prepare(model, self._optimizer, device_placement=[False] * 2)
+            while self._epoch < self._options.epochs and self._stop is None:
+                self._train_epoch(interruption)
+                self._end_epoch()
+        # bf16 leaves a wrapper around the model's forward.
+        self._engine.unwrap_model(self._wrapped, keep_fp32_wrapper=False)
+        if self._options.keep == "best" and self._best:
+            self._model.load_state_dict(self._best)
+        self._progress.finish(f"stopped: {self._stop}" if self._stop else "")
+        return self._history.records
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Return raw predictions in evaluation mode for images in 0 to 1."""
+        self._model.eval()
+        with self._engine.autocast():
+            predictions: Mapping[str, Tensor] = self._model(self._prepared(images))
+        return predictions
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return -(-self._loader.batches_per_epoch // self._options.accumulation_steps)
+
+    def _train_epoch(self, interruption: Interruption) -> None:
+        if self._regularizer is not None:
+            self._regularizer.before_epoch(self._epoch)
+        self._model.train()
+        self._epoch_began = saved_at = time.monotonic()
+        self._waited_before = self._loader.wait_s
+        batches = iter(self._loader.epoch(self._epoch, self._batch))
+        while micro_batches := list(islice(batches, self._options.accumulation_steps)):
+            self._sums += self._take_step(micro_batches)
+            self._batch += len(micro_batches)
+            self._step += 1
+            self._show_step()
+            if interruption.is_requested:
+                self._save()
+                raise KeyboardInterrupt
+            if time.monotonic() - saved_at > self._options.checkpoint_s:
+                self._save()
+                saved_at = time.monotonic()
+
+    def _take_step(self, micro_batches: list[Batch]) -> Tensor:
+        self._set_rates()
+        moved = [{k: v.to(self._engine.device, non_blocking=True) for k, v in b.items()} for b in micro_batches]
+        counts = self._reduced(torch.stack([self._counts(batch) for batch in moved]).sum(0)).clamp(min=1.0)
+        coefficients = self._weighting.coefficients()
+        losses = torch.zeros_like(self._sums)
+        for index, batch in enumerate(moved):
+            is_last = index == len(moved) - 1
+            with nullcontext() if is_last else self._engine.no_sync(self._wrapped):
+                parts = self._forward(batch, counts)
+                weighed = [coefficients[t].to(parts[t].device) * parts[t] for t in self._tasks]
+                # DDP averages gradients over processes; the sum is meant.
+                self._engine.backward(torch.stack(weighed).sum() * self._engine.num_processes)
+            losses += torch.stack([parts[t].detach().double() for t in self._tasks])
+        losses = self._reduced(losses)
+        self._check_before_step(losses)
+        self._weighting.observe(dict(zip(self._tasks, losses, strict=True)))
+        if self._options.gradient_clip is not None:
+            self._engine.clip_grad_norm_(self._model.parameters(), self._options.gradient_clip)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        return losses
+
+    def _counts(self, batch: Batch) -> Tensor:
+        return torch.stack([t.loss.count(batch[self._targets[n]]).double() for n, t in self._tasks.items()])
+
+    def _forward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
+        predictions = self._wrapped(self._prepared(batch["image"]))
+        return {
+            name: task.loss(predictions[name].float(), batch[self._targets[name]]) / count.float()
+            for (name, task), count in zip(self._tasks.items(), counts, strict=True)
+        }
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        images = (images.to(self._engine.device) - self._mean) / self._std
+        is_cpu = self._engine.device.type == "cpu"
+        return images.contiguous(memory_format=torch.channels_last) if is_cpu else images
+
+    def _reduced(self, values: Tensor) -> Tensor:
+        if self._engine.num_processes == 1:
+            return values
+        summed: Tensor = self._engine.reduce(values, reduction="sum")
+        return summed
+
+    def _set_rates(self) -> None:
+        factor = self._schedule(self._step / max(self._options.epochs * self._steps_per_epoch, 1))
+        if self._plateau is not None:
+            factor *= self._plateau.value
+        for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
+
+    def _check_before_step(self, losses: Tensor) -> None:
+        """On CPU every step is checked before it touches the weights; on a GPU now and then."""
+        if self._may_wait:
+            self._raise_unless_finite(losses + self._sums)
+
+    @property
+    def _may_wait(self) -> bool:
+        return self._engine.device.type == "cpu" or self._step % _GPU_READ_STEPS == 0
+
+    def _show_step(self) -> None:
+        steps = self._step - self._epoch * self._steps_per_epoch
+        figures = {"loss": float(self._sums.sum()) / max(steps, 1)} if self._may_wait else {}
+        self._progress.advance(**figures)
+
+    def _raise_unless_finite(self, losses: Tensor) -> None:
+        for name, is_finite in zip(self._tasks, torch.isfinite(losses).tolist(), strict=True):
+            if not is_finite:
+                kept = f" The last good checkpoint is kept at {self._checkpoint}." if self._checkpoint else ""
+                raise TrainingError(
+                    f"Expected the loss of task `{name}` to be finite, but it is not at step {self._step} "
+                    f"(epoch {self._epoch}).{kept} Lower the learning rate, clip gradients or check the targets."
+                )
+
+    def _end_epoch(self) -> None:
+        self._raise_unless_finite(self._sums)
+        steps = self._steps_per_epoch
+        seconds, waited = time.monotonic() - self._epoch_began, self._loader.wait_s
+        record: dict[str, Any] = {
+            "epoch": self._epoch,
+            "step": self._step,
+            "seconds": round(seconds, 3),
+            "data_wait_share": round((waited - self._waited_before) / max(seconds, 1e-9), 4),
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "train_loss": dict(zip(self._tasks, (self._sums / steps).tolist(), strict=True)),
+        }
+        validation = self._validate()
+        if validation is not None:
+            record["validation_loss"] = validation.losses
+            record["validation"] = validation.metrics
+            self._judge(validation.loss)
+        if self._regularizer is not None:
+            record |= self._regularizer.after_epoch(self._epoch, self._model, validation)
+            self._stop = record.get("stop") or self._stop
+        self._history.add(record)
+        self._epoch, self._batch = self._epoch + 1, 0
+        self._sums.zero_()
+        self._save()
+
+    def _validate(self) -> Evaluation | None:
+        if self._validation is None:
+            return None
+        return evaluate(
+            self.predict, self._validation.epoch(0), self._tasks, targets=self._targets, accelerator=self._engine
+        )
+
+    def _judge(self, loss: float) -> None:
+        if self._options.keep == "best" and loss < self._patience.best:
+            self._best = {n: v.detach().to("cpu", copy=True) for n, v in self._model.state_dict().items()}
+        if self._patience.is_over(loss):
+            self._stop = f"no better validation loss in {self._options.early_stopping} epochs"
+        if self._plateau is not None:
+            self._plateau.after_epoch(loss)
+
+    def _save(self) -> None:
+        if self._checkpoint is None or not self._engine.is_main_process:
+            return
+        self._raise_unless_finite(self._sums)
+        tensors = {f"model.{n}": v for n, v in self._model.state_dict().items()}
+        tensors |= {f"weighting.{n}": v for n, v in self._weighting.state_dict().items()}
+        tensors |= {f"optimizer.{n}": v for n, v in optimizer_tensors(self._optimizer, self._names).items()}
+        tensors |= {f"best.{n}": v for n, v in self._best.items()}
+        tensors |= {"sums": self._sums, "random.cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        facts = {
+            "epoch": self._epoch,
+            "batch": self._batch,
+            "step": self._step,
+            "stop": self._stop,
+            "patience": self._patience.state(),
+            "plateau": self._plateau.state() if self._plateau else None,
+        }
+        if self._regularizer is not None:
+            state = self._regularizer.state()
+            tensors |= {f"regularizer.{n}": v for n, v in state.tensors.items()}
+            facts["regularizer"] = dict(state.facts)
+        save_checkpoint(self._checkpoint, TrainingState(tensors, facts))
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self._checkpoint) if self._checkpoint is not None else None
+        if state is None:
+            self._history.rewind(0)
+            return
+        facts = state.facts
+        self._model.load_state_dict(state.part("model"))
+        self._weighting.load_state_dict(state.part("weighting"))
+        restore_optimizer(self._optimizer, self._names, state.part("optimizer"))
+        self._best = state.part("best")
+        self._sums.copy_(state.tensors["sums"])
+        self._epoch, self._batch, self._step = facts["epoch"], facts["batch"], facts["step"]
+        self._stop = facts["stop"]
+        self._patience.restore(facts["patience"])
+        if self._plateau is not None and facts["plateau"] is not None:
+            self._plateau.restore(facts["plateau"])
+        if self._regularizer is not None:
+            self._regularizer.restore(TrainingState(state.part("regularizer"), facts["regularizer"]))
+        torch.set_rng_state(state.tensors["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in state.tensors:
+            torch.cuda.set_rng_state(state.tensors["random.cuda"])
+        self._history.rewind(self._epoch)

@@ -1,0 +1,46 @@
+"""Shared by all tests: run-time shape checks, the slow tests' switch, the measured data's place."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Checks every shape in lomt's annotations while tests run. It must be in place before lomt is imported.
+_HOOK = install_import_hook("lomt", "beartype.beartype")
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--runslow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: runs with --runslow"))
+
+
+@pytest.fixture
+def nyuv2() -> Path:
+    """The folder dataset that measurements use, where this checkout has it beside itself."""
+    path = SHARED / "data" / "nyuv2"
+    if not path.exists():
+        pytest.skip(f"no NYU-v2 data at {path}")
+    return path
+
+
+@pytest.fixture
+def lite0_weights() -> Path:
+    """ImageNet weights of tf_efficientnet_lite0, where this checkout has them beside itself."""
+    path = SHARED / "weights" / "tf_efficientnet_lite0.safetensors"
+    if not path.exists():
+        pytest.skip(f"no weights at {path}")
+    return path

@@ -1,0 +1,60 @@
+"""Every shipped recipe is valid, portable, and says what it is."""
+
+from pathlib import Path
+
+import pytest
+
+from lomt.recipe import Recipe, load_recipe, shipped_paths
+
+PATHS = shipped_paths()
+
+
+def test_there_are_recipes():
+    assert {"rooms_demo", "nyuv2_lite0_lomt", "nyuv2_resnet50_lomt"} <= set(PATHS)
+
+
+@pytest.fixture(scope="module", params=sorted(PATHS))
+def name(request):
+    """Return the name of each shipped recipe."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def recipe(name):
+    """Return the recipe, validated with all names looked up."""
+    return load_recipe(name)
+
+
+def test_it_is_valid_and_named_after_its_file(name, recipe):
+    assert recipe.name == name
+
+
+def test_it_survives_being_stored(recipe):
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
+
+
+def test_it_names_no_place_on_anyones_machine(recipe):
+    for path in (recipe.data.root, recipe.model.backbone.weights):
+        assert path is None or not (Path(path).is_absolute() or ".." in path or "~" in path)
+
+
+def test_its_first_lines_give_purpose_command_and_expectation(name):
+    heading = PATHS[name].read_text().partition("name: ")[0]
+    assert all(line.startswith("#") for line in heading.splitlines())
+    assert heading.splitlines()[0].endswith(".")
+    assert f"lomt run {name}" in heading
+    assert "Expected: " in heading
+    assert max(map(len, PATHS[name].read_text().splitlines())) <= 120
+
+
+def test_the_paper_recipe_has_the_papers_numbers():
+    recipe = load_recipe("nyuv2_resnet50_lomt", check_names=False)
+    assert recipe.data.size == (256, 256)
+    assert (recipe.model.decoder.width, recipe.model.decoder.rates) == (256, [12, 24, 36])
+    assert (recipe.train.optimizer.lr, recipe.train.optimizer.weight_decay) == (1e-4, 0.01)
+    locate = recipe.locate
+    assert (locate.train.optimizer.lr, locate.train.optimizer.weight_decay) == (1e-5, 0.1)
+    assert (locate.lambdas.start, locate.lambdas.stop, locate.lambdas.count) == (1e-4, 1e-3, 10)
+    assert (locate.train.epochs, locate.train.batch_size, locate.seeds) == (800, 16, 3)
+    assert locate.train.early_stopping.patience == 15
+    assert (recipe.data.augment.flip, recipe.data.augment.scale) == (0.0, (1.0, 1.0))

@@ -1,0 +1,134 @@
+"""Mistakes that lie between two keys."""
+
+import pytest
+
+NO_VALIDATION = "data.counts.validation=0"
+WAY_OUT = "Give `data.counts.validation` images, or leave it out."
+FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ["data={kind: folder, size: [96, 128]}"],
+            "`data.root`: a dataset folder is needed for `data.kind: folder`.",
+        ),
+        (
+            [*FOLDER, "data.counts.train=5"],
+            "`data.counts`: only for `data.kind: rooms`; a folder has its own splits.",
+        ),
+        (["data.root=x"], "`data.root`: only for `data.kind: folder`; rooms are drawn, not read."),
+        (
+            ["data.validation_fraction=0.1"],
+            "`data.validation_fraction`: only for `data.kind: folder`; "
+            "for rooms set `data.counts.validation`.",
+        ),
+        (
+            ["rewire.train.batch_size=1"],
+            "`rewire.train.batch_size`: expected at least 2, "
+            "because aspp normalises over the batch, but got 1.",
+        ),
+        (
+            ["data.augment.scale=[1.5, 1]"],
+            "`data.augment.scale`: expected the smallest factor before the largest, but got 1.5, 1.",
+        ),
+        (
+            ["tasks.backbone={kind: depth}"],
+            "`tasks.backbone`: `backbone` has a meaning of its own; choose another task name.",
+        ),
+        (
+            ["tasks.image={kind: depth}"],
+            "`tasks.image`: `image` has a meaning of its own; choose another task name.",
+        ),
+        (
+            ["tasks.scene={kind: classification, decoder: {kind: aspp}}"],
+            "`tasks.scene.decoder.kind`: "
+            "expected classifier or linear for kind classification, but got aspp.",
+        ),
+        (
+            ["tasks.edges.decoder.kind=classifier"],
+            "`tasks.edges.decoder.kind`: expected aspp or linear for kind edges, but got classifier.",
+        ),
+        (
+            ["device=cpu", "train.precision=fp16"],
+            "`train.precision`: fp16 needs a GPU; use bf16 or fp32 with `device: cpu`.",
+        ),
+        (
+            [NO_VALIDATION, "train.early_stopping.patience=3"],
+            f"`train.early_stopping`: needs validation data, and there is none. {WAY_OUT}",
+        ),
+        (
+            [NO_VALIDATION, "rewire.train.early_stopping.patience=3"],
+            f"`rewire.train.early_stopping`: needs validation data, and there is none. {WAY_OUT}",
+        ),
+        (
+            [NO_VALIDATION, "train.keep=best"],
+            "`train.keep`: best needs validation data, and there is none. "
+            "Give `data.counts.validation` images, or keep last.",
+        ),
+        (
+            [NO_VALIDATION, "locate.train.schedule.kind=plateau"],
+            "`locate.train.schedule.kind`: plateau needs validation data, and there is none. "
+            "Give `data.counts.validation` images, or choose another schedule.",
+        ),
+        (
+            [NO_VALIDATION, "locate.stop.loss_tolerance=0.1"],
+            f"`locate.stop.loss_tolerance`: needs validation data, and there is none. {WAY_OUT}",
+        ),
+        (
+            ["locate.lambdas={start: 0.1, stop: 0.01}"],
+            "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 0.01, but got 0.1.",
+        ),
+        (
+            ["locate.lambdas={start: 0, stop: 0.01}"],
+            "`locate.lambdas.start`: expected more than 0 for a log-spaced path, but got 0.",
+        ),
+        (
+            ["rewire.branch_points={depht: layer1, edges: layer1}"],
+            "`rewire.branch_points.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
+        ),
+        (
+            ["rewire.branch_points={depth: layer1}"],
+            "`rewire.branch_points`: expected a layer for every task, but there is none for edges.",
+        ),
+    ],
+)
+def test_contradictions(problems_of, overrides, problem):
+    assert problems_of(*overrides) == [problem]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*FOLDER, "train.early_stopping.patience=3", "train.keep=best", "train.schedule.kind=plateau"],
+        ["train.early_stopping.patience=3", "train.keep=best", "train.schedule.kind=plateau"],
+        ["locate.lambdas={start: 0, stop: 0, count: 1}"],
+        ["locate.lambdas={start: 0.01, stop: 0.01, count: 1}"],
+        ["rewire.branch_points={depth: layer1, edges: layer2}"],
+        ["tasks.scene={kind: classification}"],
+        ["tasks.edges.decoder.kind=linear"],
+        ["tasks.scene={kind: classification, decoder: {kind: linear}}"],
+        ["model.decoder.kind=linear", "train.batch_size=1"],
+        ["device=cpu", "train.precision=bf16"],
+        ["device=auto", "train.precision=fp16"],
+    ],
+)
+def test_what_fits_together_is_accepted(problems_of, overrides):
+    assert problems_of(*overrides) == []
+
+
+def test_a_null_block_hides_nothing_else(problems_of):
+    assert problems_of("data.kind=folder", "data.counts=null") == [
+        "`data.counts`: expected a mapping, but got null.",
+        "`data.root`: a dataset folder is needed for `data.kind: folder`.",
+    ]
+
+
+def test_contradictions_are_found_beside_wrong_values(problems_of):
+    assert problems_of("data.size=[0, 1]", "data.root=x", "locate.lambdas={start: 0, stop: 1}", "name=3") == [
+        "`data.root`: only for `data.kind: folder`; rooms are drawn, not read.",
+        "`data.size.0`: expected a number of at least 1, but got 0.",
+        "`locate.lambdas.start`: expected more than 0 for a log-spaced path, but got 0.",
+        "`name`: expected text, but got 3.",
+    ]
