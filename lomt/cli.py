@@ -54,10 +54,11 @@ inspect_app = typer.Typer(
 )
 
 
-def _print_version(is_asked: bool) -> None:
+def _print_version(is_asked: bool) -> bool:
     if is_asked:
         typer.echo(f"lomt {__version__}")
         raise typer.Exit()
+    return is_asked
 
 
 RecipeArgument = Annotated[

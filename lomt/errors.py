@@ -30,7 +30,7 @@ class UnknownNameError(LomtError, ValueError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
-        super().__init__(f"Unknown {kind} `{name}`{_nearest(name, known)}. Known are {_listing(known)}.")
+        super().__init__(f"Unknown {kind} `{name}`{_nearest(name, known)} Known are {_listing(known)}.")
 
 
 class RecipeError(LomtError, ValueError):
@@ -69,7 +69,7 @@ class ExportMismatchError(LomtError, RuntimeError):
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean `{close[0]}`?" if close else ""
+    return f", did you mean `{close[0]}`?" if close else "."
 
 
 def _listing(known: Sequence[str], most: int = 20) -> str:

@@ -5,8 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import IO
 
+from rich import get_console
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
@@ -92,15 +92,15 @@ class LineProgress:
     """Writes plain lines: one at the start, one every `every_s` seconds, one at the end.
 
     Args:
-        stream: Where lines go.
+        console: Where lines go.
         every_s: Seconds between lines, so that a log grows with time and not with steps.
         clock: Seconds from any fixed moment.
     """
 
     def __init__(
-        self, stream: IO[str], every_s: float = 30.0, clock: Callable[[], float] = time.monotonic
+        self, console: Console, every_s: float = 30.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream, self._every_s, self._clock = stream, every_s, clock
+        self._console, self._every_s, self._clock = console, every_s, clock
         self._description: str | None = None
         self._total = self._done = self._done_at_start = 0
         self._started = self._last_line = 0.0
@@ -130,8 +130,8 @@ class LineProgress:
 
     def message(self, text: str) -> None:
         """Write a line at once, also through a pipe."""
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        self._console.file.write(f"{text}\n")
+        self._console.file.flush()
 
     def _speed(self, now: float) -> str:
         rate = (self._done - self._done_at_start) / max(now - self._started, 1e-9)
@@ -162,8 +162,8 @@ def terminal_progress(console: Console | None = None) -> BarProgress | LineProgr
     Args:
         console: Where to draw; standard output if not given.
     """
-    console = Console() if console is None else console
-    return BarProgress(console) if console.is_terminal else LineProgress(console.file)
+    console = get_console() if console is None else console
+    return BarProgress(console) if console.is_terminal else LineProgress(console)
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()) -> None:
@@ -174,7 +174,7 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers
         rows: Cells.
         numbers: Headings of the columns set to the right.
     """
-    console = Console()
+    console = get_console()
     if not console.is_terminal:
         console = Console(width=_UNWRAPPED)
     table = Table(box=None, pad_edge=False)
@@ -191,7 +191,7 @@ def configure_logging(verbosity: int) -> None:
     Args:
         verbosity: 0 for warnings, 1 for what lomt does, 2 and more for its details.
     """
-    console = Console()
+    console = get_console()  # the one that draws the bar, which makes room for what it prints
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, log_time_format="%X")

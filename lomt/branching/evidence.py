@@ -90,10 +90,7 @@ def density_profile(
 
 
 def _densities(report: SparsityReport) -> Mapping[str, float]:
-    return {
-        layer.name.removeprefix("backbone.").removesuffix(".weight"): layer.density
-        for layer in report.layers
-    }
+    return {layer.name: layer.density for layer in report.layers}
 
 
 def _belongs(convolution: str, layer: str, shortcuts: Sequence[str]) -> bool:

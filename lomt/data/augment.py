@@ -50,9 +50,7 @@ class Augmentation:
                 raise ValueError(f"Expected `{name}` to be from 0 to 1, but got {value}.")
         low, high = self.scale
         if not 1 <= low <= high < float("inf"):
-            raise ValueError(
-                f"Expected `scale` to be two factors of at least 1, ascending, but got {self.scale}."
-            )
+            raise ValueError(f"Expected `scale` to be two ascending factors from 1, but got {self.scale}.")
 
     def __call__(self, sample: Sample, rng: np.random.Generator, targets: Mapping[str, TargetSpec]) -> Sample:
         """Return a changed sample of the same shapes; the one given is left as it was.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from lomt.errors import LomtError
+from lomt.errors import DataError
 
 __all__ = ["in_processes", "in_thread"]
 
@@ -60,7 +60,7 @@ def in_thread(
 
 
 class _Attempts(torch.utils.data.Dataset[Any]):
-    """A map from a number to an item, or to the error that a user can mend.
+    """A map from a number to an item, or to the error that says what is wrong with the data.
 
     An error crosses the process border as a value: PyTorch would raise one with a traceback for its message.
     """
@@ -71,7 +71,7 @@ class _Attempts(torch.utils.data.Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         try:
             return self.make(number)
-        except LomtError as error:
+        except DataError as error:
             return error
 
 
@@ -100,8 +100,9 @@ def in_processes(
     items = iter(loader)
     try:
         for item in items:
-            if isinstance(item, LomtError):
+            if isinstance(item, DataError):
                 raise item
             yield item
     finally:
-        del items  # its finaliser ends the processes
+        # private, but the iterator's finaliser would wait for tracebacks that hold it, those of Ctrl-C too
+        items._shutdown_workers()  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """Parameters and multiply-accumulates, counted in the ONNX file that is deployed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -158,11 +158,15 @@ def _is_float(tensor: onnx.TensorProto) -> bool:
 
 
 def _shapes(path: Path, network: onnx.ModelProto, batch: int) -> dict[str, Shape]:
-    """Find the shape of every value whose shape does not depend on the data."""
+    """Find the shape of every value whose shape does not depend on the data.
+
+    Shapes are inferred anew for this batch size. Where inference gives up, as behind some reshapes, the
+    shapes noted in the file count, which the exporter knew.
+    """
     stored = {tensor.name: tuple(tensor.dims) for tensor in network.graph.initializer}
     fixed = onnx.ModelProto()
     fixed.CopyFrom(network)
-    del fixed.graph.value_info[:]  # written for a variable batch, perhaps by another program
+    del fixed.graph.value_info[:]
     for output in fixed.graph.output:
         output.type.tensor_type.ClearField("shape")
     for value in fixed.graph.input:
@@ -171,12 +175,23 @@ def _shapes(path: Path, network: onnx.ModelProto, batch: int) -> dict[str, Shape
     try:
         inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise ArtifactError(
-            f"Expected the shapes in `{path}` to fit together at batch {batch}, but got: {error}"
-        ) from error
-    shapes = dict(stored)
-    for value in [*inferred.input, *inferred.value_info, *inferred.output]:
-        sizes = value.type.tensor_type.shape.dim
-        if value.type.tensor_type.HasField("shape") and all(size.HasField("dim_value") for size in sizes):
-            shapes[value.name] = tuple(size.dim_value for size in sizes)
+        reason = f"Expected the shapes in `{path}` to fit together at batch {batch}, but got: {error}"
+        raise ArtifactError(reason) from error
+    return {**_known_shapes(network.graph, batch), **_known_shapes(inferred, batch), **stored}
+
+
+def _known_shapes(graph: onnx.GraphProto, batch: int) -> dict[str, Shape]:
+    batch_names = [size.dim_param for value in graph.input for size in value.type.tensor_type.shape.dim[:1]]
+    shapes = {}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        if value.type.tensor_type.HasField("shape"):
+            sizes = [_size(size, batch_names, batch) for size in value.type.tensor_type.shape.dim]
+            if None not in sizes:
+                shapes[value.name] = tuple(size for size in sizes if size is not None)
     return shapes
+
+
+def _size(size: onnx.TensorShapeProto.Dimension, batch_names: Sequence[str], batch: int) -> int | None:
+    if size.HasField("dim_value"):
+        return int(size.dim_value)
+    return batch if size.dim_param and size.dim_param in batch_names else None

@@ -45,7 +45,7 @@ class _Effort:
 
 
 _FULL: Final = _Effort(rounds=5, seconds=3.0, warm_up_ms=100.0, warm_up_cap_ms=500.0)
-_QUICK: Final = _Effort(rounds=3, seconds=0.4, warm_up_ms=20.0, warm_up_cap_ms=100.0)
+_QUICK: Final = _Effort(rounds=5, seconds=0.3, warm_up_ms=20.0, warm_up_cap_ms=100.0)
 
 
 def measure_latency(
@@ -68,8 +68,8 @@ def measure_latency(
     Each round is a fresh process that opens all arms and a second copy of the baseline, warms each until it
     is stable, and times them in blocks whose order is drawn anew in every cycle. The ratio of a round is that
     of the medians; the speed-up is their geometric mean over rounds with a bootstrap 95 % interval, and
-    prints as a number only when the interval excludes 1. Two arms take about 10 to 20 seconds,
-    ``quick`` about 3.
+    prints as a number only when the interval excludes 1, and where even the copy differs from the baseline,
+    when it excludes that difference as well. Two arms take about 10 to 20 seconds, ``quick`` about 3.
 
     Args:
         arms: Name → ONNX file, at least the baseline. Files with different outputs may be compared.
@@ -77,9 +77,9 @@ def measure_latency(
         threads: Intra-op threads of onnxruntime; operators always run one after the other.
         batch: Images a run.
         input_shape: Channels, height and width; by default what the baseline's file says.
-        rounds: Fresh processes, at least 2; by default 5, quick 3.
+        rounds: Fresh processes, at least 2; fewer than the default 5 make the interval unreliable.
         runs_per_block: Recorded runs before the next arm's turn.
-        seconds: Recorded seconds an arm over all rounds, about; by default 3, quick 0.4.
+        seconds: Recorded seconds an arm over all rounds, about; by default 3, quick 0.3.
         seed: Seed of order, inputs and resampling.
         device: ``"cpu"`` or ``"cuda"``; on a GPU inputs and outputs stay there and copies are not timed.
         spinning: Whether idle threads wait actively during a run.
@@ -228,12 +228,12 @@ def _report(
     again = [median(answer["arms"][len(arms)]["times_ms"]) for answer in answers]
     medians = {name: latency.round_medians_ms for name, latency in latencies.items()}
     seed = settings["seed"]
+    noise_floor = paired_speed_up(medians[baseline], again, seed=seed)
     speed_ups = {
-        name: paired_speed_up(medians[baseline], times, seed=seed)
+        name: paired_speed_up(medians[baseline], times, seed=seed).above_noise_of(noise_floor)
         for name, times in medians.items()
         if name != baseline
     }
-    noise_floor = paired_speed_up(medians[baseline], again, seed=seed)
     warnings = [
         *machine_warnings(environment, settings, noise_floor),
         *(

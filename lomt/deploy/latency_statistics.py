@@ -1,7 +1,7 @@
 """Numbers about times: the spread within an arm and the ratio between two arms."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Final
 
@@ -35,17 +35,24 @@ class LatencyStatistics:
 class SpeedUp:
     """How many times faster an arm is than the baseline, with its 95 % confidence interval.
 
-    It prints as a number only when the interval excludes 1; below 1 it is a slow-down.
+    It prints as a number only when the interval excludes 1 and all ratios up to ``noise``, the factor by
+    which the baseline differed from itself; below 1 it is a slow-down.
     """
 
     ratio: float
     low: float
     high: float
+    noise: float = 1.0
 
     @property
     def is_distinguishable(self) -> bool:
-        """Whether the interval excludes 1."""
-        return not self.low <= 1.0 <= self.high
+        """Whether the interval excludes everything from ``1 / noise`` to ``noise``."""
+        return self.low > self.noise or self.high < 1 / self.noise
+
+    def above_noise_of(self, floor: "SpeedUp") -> "SpeedUp":
+        """Raise ``noise`` to what a measurement of the baseline against itself shows, if it shows any."""
+        noise = max(floor.high, 1 / floor.low) if floor.is_distinguishable else 1.0
+        return replace(self, noise=noise)
 
     def __str__(self) -> str:
         interval = f"[{self.low:.3f}, {self.high:.3f}]"
@@ -83,7 +90,7 @@ def paired_speed_up(baseline_ms: Sequence[float], arm_ms: Sequence[float], *, se
 
     Example:
         >>> print(paired_speed_up([8.0, 8.2, 8.1], [4.0, 4.1, 4.1]))
-        2.00x [1.976, 2.000]
+        1.99x [1.976, 2.000]
 
     References:
         Tim Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 4.4 (expanded

@@ -12,19 +12,22 @@ from lomt.deploy.onnx_graph import count_subnormals
 __all__ = ["arm_warnings", "machine_warnings", "subnormal_warnings"]
 
 _FEW_RUNS: Final = 100
+_FEW_ROUNDS: Final = 5
 _MOST_COV: Final[Mapping[str, float]] = {"cpu": 0.05, "cuda": 0.025}
 
 
 def machine_warnings(
     environment: Mapping[str, Any], settings: Mapping[str, Any], noise_floor: SpeedUp
 ) -> list[str]:
-    """Warn of a busy machine, of a baseline that differs from itself, and of more threads than cores."""
+    """Warn of a busy machine, of a baseline unlike itself, of few rounds, and of more threads than cores."""
     found = []
     load, cores = environment["load_average"], environment["cpu"]["usable_cores"]
     if load is not None and cores is not None and load > cores / 2:
         found.append(f"the machine was busy: load average {load:.1f} on {cores} cores before the first round")
     if noise_floor.is_distinguishable:
-        found.append(f"the baseline differs from itself, {noise_floor}: do not trust ratios this close to 1")
+        found.append(f"the baseline differs from itself, {noise_floor}: no ratio this close to 1 is shown")
+    if settings["rounds"] < _FEW_ROUNDS:
+        found.append(f"intervals from {settings['rounds']} rounds, fewer than {_FEW_ROUNDS}, are too narrow")
     if settings["threads"] > (cores or settings["threads"]):
         found.append(f"{settings['threads']} threads share {cores} cores")
     return found

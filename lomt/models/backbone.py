@@ -13,7 +13,7 @@ from torch import nn
 
 from lomt.errors import ArtifactError, UnknownNameError
 
-__all__ = ["BackboneSpec", "create_backbone", "key_mismatch"]
+__all__ = ["BackboneSpec", "create_backbone", "mismatch"]
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,23 @@ def _download(spec: BackboneSpec) -> nn.Module:
 
 def _load_weights(model: nn.Module, name: str, path: Path) -> None:
     entries = _without_classifier(_read(path), model)
-    own = set(model.state_dict())
-    if problem := key_mismatch(entries, own):
+    if problem := mismatch(entries, model.state_dict()):
         raise ArtifactError(f"Expected {path} to hold the weights of `{name}`, but got {problem}.")
-    try:
-        model.load_state_dict(entries)
-    except RuntimeError as error:
-        raise ArtifactError(f"Expected {path} to hold the weights of `{name}`, but got {error}") from error
+    model.load_state_dict(entries)
 
 
-def key_mismatch(found: Mapping[str, Any], expected: set[str]) -> str:
-    """Describe how the keys of ``found`` differ from ``expected``; empty when they agree."""
-    missing, unexpected = sorted(expected - set(found)), sorted(set(found) - expected)
-    parts = [("missing", missing), ("unexpected", unexpected)]
-    return "; ".join(f"{len(keys)} {word} keys ({_shortened(keys)})" for word, keys in parts if keys)
+def mismatch(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str:
+    """Describe how the keys and shapes of ``found`` differ from ``expected``; empty when they agree."""
+    parts = {
+        "missing keys": sorted(expected.keys() - found.keys()),
+        "unexpected keys": sorted(found.keys() - expected.keys()),
+        "keys of another shape": [
+            f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+            for key in sorted(expected.keys() & found.keys())
+            if found[key].shape != expected[key].shape
+        ],
+    }
+    return "; ".join(f"{len(keys)} {what}: {_shortened(keys)}" for what, keys in parts.items() if keys)
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

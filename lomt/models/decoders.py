@@ -1,7 +1,7 @@
 """Decoders: a task's own part of the network, from features to predictions at the features' resolution."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -33,9 +33,9 @@ class DecoderSpec:
         hidden_width: Width of the hidden layer of ``"classifier"``; ``None`` for no hidden layer.
     """
 
-    kind: DecoderKind = "aspp"
+    kind: DecoderKind | str = "aspp"
     width: int = 64
-    rates: tuple[int, ...] = (6, 12, 18)
+    rates: Sequence[int] = (6, 12, 18)
     dropout: float = 0.0
     pooling_norm: bool = True
     hidden_width: int | None = None

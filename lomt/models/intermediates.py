@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from lomt.errors import UnknownNameError, UnsupportedLayerError
 from lomt.models.candidates import timm_features
-from lomt.models.graph import switched
-from lomt.models.measure import counting
+from lomt.models.measure import counting, without_data
 
 __all__ = [
     "Backbone",
@@ -136,7 +135,7 @@ def list_intermediates(
             f"Expected `granularity` to be `block` for {type(backbone).__name__}, whose convolutions cannot "
             f"be told apart, but got `conv`: {reason}."
         )
-    costs = dict(_costs(copy.deepcopy(backbone), list(features), size))
+    costs = dict(_costs(without_data(backbone).eval(), list(features), size))
     return [
         {
             "name": name,
@@ -155,7 +154,7 @@ def _costs(model: Any, names: list[str], size: tuple[int, int]) -> Iterator[tupl
     for index in reversed(range(len(names))):
         model.prune_intermediate_layers([index])
         try:
-            with switched(model, training=False), counting() as flops:
+            with counting() as flops:
                 _intermediates(model, torch.empty(1, 3, *size), [index])
         except AssertionError as error:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import fx, nn
 
@@ -15,6 +15,7 @@ from lomt.models.measure import Measurement, measure
 __all__ = ["Granularity", "Layer", "inspect_backbone", "list_layers"]
 
 Granularity = Literal["block", "conv", "all"]
+_Weights: TypeAlias = Mapping[fx.Node, list[nn.Parameter]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def list_layers(
         raise ValueError(
             f"Expected `size` to be one that the backbone takes, but got {size}: {error}"
         ) from error
-    return [_with_costs(layer, graph, seen) for layer in _chosen(graph.candidates, granularity)]
+    weights = _weights(graph)
+    return [_with_costs(layer, graph, seen, weights) for layer in _chosen(graph.candidates, granularity)]
 
 
 def inspect_backbone(
@@ -108,44 +110,43 @@ def _chosen(candidates: tuple[Candidate, ...], granularity: Granularity) -> list
     return chosen
 
 
-def _with_costs(layer: Candidate, graph: FeatureGraph, seen: Measurement) -> Layer:
+def _with_costs(layer: Candidate, graph: FeatureGraph, seen: Measurement, weights: _Weights) -> Layer:
     needed = sources(layer.node)
-    parameters = _parameters(graph.backbone, needed | sources(graph.train_trace.outputs[layer.name]))
+    in_either_mode = needed | sources(graph.train_trace.outputs[layer.name])
+    parameters = {id(entry): entry for node in in_either_mode for entry in weights.get(node, ())}
     return Layer(
         name=layer.name,
         kind=layer.kind,
         channels=layer.channels,
         reduction=layer.reduction,
-        params=sum(parameter.numel() for parameter in parameters),
+        params=sum(parameter.numel() for parameter in parameters.values()),
         macs=sum(seen.macs[node] for node in needed),
-        is_bypassable=_is_bypassable(layer.name, graph.trace, graph.backbone, seen),
+        is_bypassable=_is_bypassable(layer.name, graph.trace, seen, weights),
     )
 
 
-def _parameters(backbone: nn.Module, nodes: set[fx.Node]) -> list[nn.Parameter]:
-    """Collect the parameters that nodes use, each once."""
-    found: dict[int, nn.Parameter] = {}
-    for node in nodes:
+def _weights(graph: FeatureGraph) -> _Weights:
+    """Collect the parameters that each node of both modes' graphs uses."""
+    found: dict[fx.Node, list[nn.Parameter]] = {}
+    for node in (*graph.trace.graph.nodes, *graph.train_trace.graph.nodes):
         target = str(node.target)
         if node.op == "call_module":
-            found |= {id(value): value for value in backbone.get_submodule(target).parameters()}
+            found[node] = list(graph.backbone.get_submodule(target).parameters())
         elif node.op == "get_attr":
             owner, _, name = target.rpartition(".")
-            value = getattr(backbone.get_submodule(owner), name)
-            if isinstance(value, nn.Parameter):
-                found[id(value)] = value
-    return list(found.values())
+            value = getattr(graph.backbone.get_submodule(owner), name)
+            found[node] = [value] if isinstance(value, nn.Parameter) else []
+    return found
 
 
-def _is_bypassable(name: str, trace: Trace, backbone: nn.Module, seen: Measurement) -> bool:
+def _is_bypassable(name: str, trace: Trace, seen: Measurement, weights: _Weights) -> bool:
     """Search a path of tensors from the image to the end that uses no weights in the layer."""
     reached: set[fx.Node] = set()
     for node in trace.graph.nodes:
-        if node.op == "output":
-            return any(source in reached for source in node.all_input_nodes)
-        inside = f"{node.target}.".startswith(f"{name}.") if isinstance(node.target, str) else False
-        blocked = inside and bool(_parameters(backbone, {node}))
         fed = node.op == "placeholder" or any(source in reached for source in node.all_input_nodes)
-        if fed and not blocked and node in seen.shapes:
+        if node.op == "output":
+            return fed
+        is_taken_out = bool(weights.get(node)) and f"{node.target}.".startswith(f"{name}.")
+        if fed and not is_taken_out and node in seen.shapes:
             reached.add(node)
     return False

@@ -1,26 +1,32 @@
-"""What a backbone's graph would do with images of a given size, found without computing anything."""
+"""What a backbone's graph would do with images of a given size, found without computing anything.
+
+Everything runs on a copy of the model whose tensors have shapes but no data (torch's ``meta`` device), so
+that weights, running statistics and the random state stay as they are.
+"""
 
 import contextlib
+import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from lomt.models.graph import NotTraceableError, switched
+from lomt.models.graph import NotTraceableError
 
-__all__ = ["Measurement", "count_macs", "counting", "image_size", "is_map", "measure", "reduction_of"]
+__all__ = ["Measurement", "counting", "image_size", "is_map", "measure", "reduction_of", "without_data"]
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was seen in one run over fake images.
+    """What was seen in one run over images without data.
 
     Args:
         size: Height and width of the images in pixels.
@@ -38,10 +44,10 @@ class Measurement:
 def measure(
     backbone: nn.Module, graph: fx.Graph, size: tuple[int, int], *, training: bool = False, batch: int = 1
 ) -> Measurement:
-    """Run a graph of the backbone on fake images; weights, statistics and random state stay untouched.
+    """Run a graph of the backbone on images without data.
 
     Args:
-        backbone: The modules that the graph calls.
+        backbone: The modules that the graph calls; left as they were.
         graph: A graph of the backbone, for example from :func:`lomt.models.graph.trace`.
         size: Height and width of the images in pixels.
         training: Mode in which the modules run.
@@ -50,9 +56,9 @@ def measure(
     Raises:
         NotTraceableError: The graph cannot run on images of this size.
     """
-    run = _Run(backbone, graph)
+    run = _Run(without_data(backbone).train(training), graph)
     try:
-        with switched(backbone, training), _restored(backbone), counting() as flops:
+        with counting() as flops:
             run.flops = flops
             run.run(torch.empty(batch, 3, *size))
     except Exception as error:  # the model's own code runs: anything may be raised
@@ -63,18 +69,19 @@ def measure(
     return Measurement(size, run.shapes, run.macs, overwritten)
 
 
-def count_macs(module: nn.Module, size: tuple[int, int]) -> int:
-    """Count the multiply-accumulates of a module for one image, without computing anything."""
-    with switched(module, training=False), counting() as flops:
-        module(torch.empty(1, 3, *size))
-    return flops.get_total_flops() // 2
+def without_data(module: AnyModule) -> AnyModule:
+    """Copy a module; the copy's parameters and buffers have shapes only, and no data is copied."""
+    memo: dict[int, Any] = {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    return copy.deepcopy(module, memo)
 
 
 @contextlib.contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Count floating-point operations of fake tensors; attention is spelt out, so that it is counted."""
-    fake, flops = FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), fake, flops:
+    """Count operations of modules :func:`without_data`; attention is spelt out, so that it is counted."""
+    flops = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.device("meta"), flops:
         yield flops
 
 
@@ -101,7 +108,7 @@ def reduction_of(image: tuple[int, int], shape: tuple[int, ...]) -> int:
         shape: Shape of the features, (batch, channels, height, width).
     """
     ratio = image[0] / shape[2]
-    power = 2 ** round(math.log2(ratio))
+    power: int = 2 ** round(math.log2(ratio))
     rounds = shape[2] in (image[0] // power, -(-image[0] // power))
     return power if rounds or ratio != int(ratio) else int(ratio)
 
@@ -109,17 +116,6 @@ def reduction_of(image: tuple[int, int], shape: tuple[int, ...]) -> int:
 def is_map(shape: tuple[int, ...] | None) -> bool:
     """Say whether a shape is that of a feature map: four axes, and more than one pixel."""
     return shape is not None and len(shape) == 4 and shape[2] * shape[3] > 1
-
-
-@contextlib.contextmanager
-def _restored(module: nn.Module) -> Iterator[None]:
-    """Give buffers their values back: a counter without a fake operand is really increased."""
-    kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in kept:
-            buffer.copy_(value)
 
 
 class _Run(fx.Interpreter):
@@ -135,7 +131,7 @@ class _Run(fx.Interpreter):
 
     def call_module(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(self.submodules[target], _BatchNorm):
-            return torch.empty_like(args[0])  # what it puts out in form; most of a run's time otherwise
+            return torch.empty_like(args[0])  # its output's form; running it is most of a run's time
         return super().call_module(target, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:

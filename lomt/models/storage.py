@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lomt._version import __version__
 from lomt.errors import ArtifactError
-from lomt.models.backbone import key_mismatch
+from lomt.models.backbone import mismatch
 from lomt.models.multitask import ModelSpec, MultiTaskModel
 
 __all__ = ["SCHEMA", "load_model", "save_model"]
@@ -69,8 +69,7 @@ def load_model(directory: str | Path) -> MultiTaskModel:
     structure = _read_structure(directory / _STRUCTURE)
     entries = _read_weights(directory / _WEIGHTS, structure["weights"]["sha256"])
     model = _build(structure["model"], directory / _STRUCTURE)
-    own = model.state_dict()
-    if problem := key_mismatch(entries, set(own)) or _differing_shape(entries, own):
+    if problem := mismatch(entries, model.state_dict()):
         raise ArtifactError(
             f"Expected {directory / _WEIGHTS} to fit {_STRUCTURE} beside it, but got {problem}. "
             "The model may have been saved with another version of timm."
@@ -145,10 +144,3 @@ def _build(description: Any, path: Path) -> MultiTaskModel:
             return ModelSpec.from_dict(description).build()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"Expected {path} to describe a model, but got: {error}") from error
-
-
-def _differing_shape(entries: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
-    for key, value in entries.items():
-        if value.shape != own[key].shape:
-            return f"`{key}` with shape {tuple(value.shape)} instead of {tuple(own[key].shape)}"
-    return ""

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from lomt.errors import ArtifactError, UnknownNameError
-from lomt.models.backbone import key_mismatch
+from lomt.models.backbone import mismatch
 from lomt.models.candidates import FeatureGraph, feature_graph
 from lomt.models.graph import NotTraceableError, Trace, sources
 from lomt.models.intermediates import Backbone, listed_features, truncate_by_intermediates
@@ -76,14 +76,8 @@ def load_shared(module: nn.Module, entries: Mapping[str, Tensor]) -> None:
     """
     own = module.state_dict()
     shared = {key: value for key, value in entries.items() if key in own}
-    differing = [key for key, value in shared.items() if value.shape != own[key].shape]
-    if problem := key_mismatch(shared, set(own)):
+    if problem := mismatch(shared, own):
         raise ArtifactError(f"Expected the weights to cover the truncated backbone, but got {problem}.")
-    if differing:
-        raise ArtifactError(
-            f"Expected `{differing[0]}` to have shape {tuple(own[differing[0]].shape)}, "
-            f"but got {tuple(shared[differing[0]].shape)}."
-        )
     module.load_state_dict(shared)
 
 

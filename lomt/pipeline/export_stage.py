@@ -107,10 +107,10 @@ def _compare(
 def _metadata(context: Context, model: MultiTaskModel) -> dict[str, str]:
     parts = context.parts
     return {
-        "lomt.mean": json.dumps(parts.normalisation["mean"]),
-        "lomt.std": json.dumps(parts.normalisation["std"]),
-        "lomt.image": "RGB, 0 to 1, minus mean, divided by std; batch, channels, height, width",
-        "lomt.kinds": json.dumps({name: task.kind for name, task in parts.tasks.items()}),
-        "lomt.classes": json.dumps({name: task.classes for name, task in parts.tasks.items() if task.classes}),
-        "lomt.branch_points": json.dumps(dict(model.branch_points)),
+        "mean": json.dumps(parts.normalisation["mean"]),
+        "std": json.dumps(parts.normalisation["std"]),
+        "image": "RGB, 0 to 1, minus mean, divided by std; batch, channels, height, width",
+        "kinds": json.dumps({name: task.kind for name, task in parts.tasks.items()}),
+        "classes": json.dumps({name: task.classes for name, task in parts.tasks.items() if task.classes}),
+        "branch_points": json.dumps(dict(model.branch_points)),
     }

@@ -8,7 +8,7 @@ from lomt.branching import branch_point, copy_matching_weights, density_profile,
 from lomt.models import Layer, load_model
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder, write_text
-from lomt.sparsity import SparsityReport, StoppingRules, lambda_path
+from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
 from lomt.training import GroupLassoPath
 
 __all__ = ["run_locate"]
@@ -77,7 +77,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
         regularizer=path,
     )
     history = trainer.fit()
-    report = path.report
+    report = measure_sparsity(model.backbone, component_of=lambda _: "backbone")
     result = context.evaluate(trainer, tasks, settings.train, f"{task} alone")
     folder.write_json(
         stored,

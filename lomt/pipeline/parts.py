@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
+from lomt.data.description import read_description
 from lomt.errors import DataError, UnknownNameError
 from lomt.models import (
     BackboneSpec,
@@ -162,9 +163,9 @@ class Parts:
 
     @property
     def _has_validation(self) -> bool:
-        from lomt.data import has_validation_split
-
-        return self.recipe.data.validation_fraction > 0 or has_validation_split(find_data(self.recipe.data))
+        if self.recipe.data.validation_fraction > 0:
+            return True
+        return "validation" in (read_description(find_data(self.recipe.data) / "dataset.yaml").splits or {})
 
     def _rooms(self, split: Split, targets: list[str]) -> Dataset | None:
         count = getattr(self.recipe.data.counts, split)

@@ -1,7 +1,7 @@
 """Recipes: one YAML file that says everything about a run, validated with every mistake at once."""
 
 from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
-from lomt.recipe.load import load_recipe, parse_recipe, read_yaml_file
+from lomt.recipe.load import load_recipe, parse_recipe
 from lomt.recipe.places import find_data, find_weights
 from lomt.recipe.schema import recipe_schema
 from lomt.recipe.settings import (
@@ -54,7 +54,6 @@ __all__ = [
     "find_weights",
     "load_recipe",
     "parse_recipe",
-    "read_yaml_file",
     "recipe_schema",
     "shipped_paths",
     "shipped_recipes",

@@ -109,10 +109,6 @@ def _locate(recipe: Recipe) -> Iterator[Problem]:
             ("locate", "lambdas", "start"),
             f"expected at most `locate.lambdas.stop`, {lambdas.stop:g}, but got {lambdas.start:g}.",
         )
-    elif lambdas.start == 0 < lambdas.stop and lambdas.count > 1:
-        yield Problem(
-            ("locate", "lambdas", "start"), "expected more than 0 for a log-spaced path, but got 0."
-        )
     if recipe.locate.stop.loss_tolerance is not None and not _has_validation(recipe.data):
         yield Problem(
             ("locate", "stop", "loss_tolerance"), f"needs validation data, and there is none. {_WAY_OUT}"

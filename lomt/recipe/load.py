@@ -18,7 +18,7 @@ from lomt.recipe.settings import Recipe
 from lomt.recipe.shipped import shipped_paths
 from lomt.recipe.yaml_text import YamlProblem, read_yaml
 
-__all__ = ["load_recipe", "parse_recipe", "read_yaml_file"]
+__all__ = ["load_recipe", "parse_recipe"]
 
 
 def load_recipe(
@@ -45,7 +45,7 @@ def load_recipe(
         1
     """
     return parse_recipe(
-        read_yaml_file(_find(source)), overrides, source=os.fspath(source), check_names=check_names
+        _read_file(_find(source)), overrides, source=os.fspath(source), check_names=check_names
     )
 
 
@@ -74,12 +74,7 @@ def parse_recipe(
     return recipe
 
 
-def read_yaml_file(path: Path) -> Any:
-    """Read a YAML file strictly.
-
-    Raises:
-        RecipeError: If there is no such file, or it is no YAML; line and column are named.
-    """
+def _read_file(path: Path) -> Any:
     if not path.is_file():
         what = "a directory" if path.is_dir() else "no such file"
         raise RecipeError(str(path), [f"expected a YAML file, but there is {what}."])

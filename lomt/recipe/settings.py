@@ -152,8 +152,8 @@ class ModelSettings(Settings):
 class LambdaSettings(Settings):
     """The path of lambdas, log-spaced, each run starting where the one before ended."""
 
-    start: NonNegative = Field(default=1e-4, description="First lambda.")
-    stop: NonNegative = Field(default=1e-3, description="Last lambda.")
+    start: Positive = Field(default=1e-4, description="First lambda.")
+    stop: Positive = Field(default=1e-3, description="Last lambda.")
     count: PositiveInt = Field(default=10, description="How many lambdas, both ends included.")
 
 
@@ -161,7 +161,7 @@ class StopSettings(Settings):
     """When a sparse run ends before its last epoch."""
 
     sparsity: Fraction = Field(default=0.8, description="Share of zero channel groups that is enough.")
-    stalled_change: NonNegative = Field(
+    stalled_change: Fraction = Field(
         default=0.001, description="Change of sparsity in an epoch below which it counts as stalled."
     )
     stalled_patience: PositiveInt = Field(default=30, description="Stalled epochs in a row before the end.")

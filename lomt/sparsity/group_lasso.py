@@ -1,7 +1,9 @@
 """Group lasso: penalty and proximal step for the channel groups of a network, attached to its optimizer."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -11,14 +13,18 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lomt.errors import UnknownNameError
-from lomt.sparsity.layer_step import Scratch, adam_step_, euclidean_step_
+from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
 from lomt.sparsity.prox import group_weight
+from lomt.sparsity.workers import run_in_threads
 from lomt.structure import LayerGroups, squared_norms
 
 __all__ = ["METRICS", "GroupLasso", "Metric"]
 
 Metric = Literal["euclidean", "adam"]
 METRICS = ("euclidean", "adam")
+
+# A bunch of small layers shares the cost of short operations and still fits the cache.
+_MOST_WEIGHTS = 2**18
 
 
 class GroupLasso:
@@ -83,8 +89,8 @@ class GroupLasso:
         self.bias_correction = bias_correction
         self.lambda_ = lambda_
         self._groups = tuple(groups)
-        self._theta: dict[str, Tensor] = {}
-        self._scratch = Scratch()
+        self._norms: dict[str, Tensor] = {}
+        self._scratches: dict[int, Scratch] = {}
         self._handle: RemovableHandle | None = None
 
     @property
@@ -150,8 +156,8 @@ class GroupLasso:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on to the last bit: lambda and where Newton starts."""
-        theta = {name: value.clone() for name, value in self._theta.items()}
-        return {"metric": self.metric, "lambda_": self.lambda_, "theta": theta}
+        norms = {name: value.clone() for name, value in self._norms.items()}
+        return {"metric": self.metric, "lambda_": self.lambda_, "norms": norms}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -167,14 +173,15 @@ class GroupLasso:
                 f"Expected `state` to be of metric `{self.metric}`, but got one of `{state['metric']}`."
             )
         own = {name: (parameter, groups.count) for name, parameter, groups in self._groups}
-        for name, theta in state["theta"].items():
-            if name not in own or theta.shape != (own[name][1],):
+        for name, norms in state["norms"].items():
+            if name not in own or norms.shape != (own[name][1],):
+                here = f"has {own[name][1]} groups" if name in own else "is unknown"
                 raise ValueError(
-                    f"Expected `state` to be of the same channel groups, but got {tuple(theta.shape)} "
-                    f"values for `{name}`, {f'which has {own[name][1]} groups' if name in own else 'unknown here'}."
+                    f"Expected `state` to be of the same channel groups, but got {norms.numel()} "
+                    f"norms for `{name}`, which {here} here."
                 )
         self.lambda_ = state["lambda_"]
-        self._theta = {name: theta.clone().to(own[name][0].device) for name, theta in state["theta"].items()}
+        self._norms = {name: norms.clone().to(own[name][0].device) for name, norms in state["norms"].items()}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # A gradient scaler leaves skipping to fused optimizers and says so here; others it does not call at all.
@@ -186,45 +193,50 @@ class GroupLasso:
     def _shrink(self, optimizer: Optimizer) -> None:
         if self.lambda_ == 0:
             return
+        steps = self._layer_steps(optimizer)
+        on_cpu = {name: step for name, step in steps.items() if step.weight.device.type == "cpu"}
+        elsewhere = {name: step for name, step in steps.items() if name not in on_cpu}
+        run_in_threads(self._take_steps, _bunches(on_cpu))
+        for bunch in _bunches(elsewhere):
+            self._take_steps(bunch)
+
+    def _take_steps(self, steps: Mapping[str, LayerStep]) -> None:
+        scratch = self._scratches.setdefault(threading.get_ident(), Scratch())
+        with torch.no_grad():  # holds for one thread only
+            if self.metric == "euclidean":
+                euclidean_steps_(list(steps.values()), scratch)
+            else:
+                self._norms.update(zip(steps, adam_steps_(list(steps.values()), scratch), strict=True))
+
+    def _layer_steps(self, optimizer: Optimizer) -> dict[str, LayerStep]:
         owner = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+        steps = {}
         for name, parameter, groups in self._groups:
             if parameter.grad is None:
                 continue
             options = owner[id(parameter)]
-            strength = float(options["lr"]) * self.lambda_
-            if strength == 0:
+            step = LayerStep(parameter.detach(), groups, float(options["lr"]) * self.lambda_)
+            if step.strength == 0:
                 continue
-            if self.metric == "euclidean":
-                euclidean_step_(parameter.detach(), groups, strength, self._scratch)
-            else:
-                self._shrink_in_adam(name, parameter, groups, strength, options, optimizer.state[parameter])
+            if self.metric == "adam":
+                step = self._in_adam(name, step, options, optimizer.state[parameter])
+            steps[name] = step
+        return steps
 
-    def _shrink_in_adam(
-        self,
-        name: str,
-        parameter: Tensor,
-        groups: LayerGroups,
-        strength: float,
-        options: Mapping[str, Any],
-        state: Mapping[str, Any],
-    ) -> None:
+    def _in_adam(
+        self, name: str, step: LayerStep, options: Mapping[str, Any], state: Mapping[str, Any]
+    ) -> LayerStep:
         if "exp_avg_sq" not in state:
             raise ValueError(
                 f"Expected `optimizer` to have second moments of `{name}`, but got none. "
                 "Take an optimizer step before the first proximal one."
             )
-        moment = state["max_exp_avg_sq"] if options["amsgrad"] else state["exp_avg_sq"]
-        beta = float(options["betas"][1])
-        correction = 1 - beta ** float(state["step"]) if self.bias_correction else 1.0
-        self._theta[name] = adam_step_(
-            parameter.detach(),
-            moment,
-            groups,
-            strength,
-            correction,
-            options["eps"],
-            self._theta.get(name),
-            self._scratch,
+        return replace(
+            step,
+            second_moment=state["max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"],
+            correction=1 - float(options["betas"][1]) ** float(state["step"]) if self.bias_correction else 1.0,
+            eps=float(options["eps"]),
+            norms=self._norms.get(name),
         )
 
     def _check(self, optimizer: Optimizer) -> None:
@@ -241,6 +253,23 @@ class GroupLasso:
                 f"Expected `optimizer` to hold every parameter of the groups, but got one without "
                 f"`{missing[0]}`{more}. Give it these parameters, or leave them out of the groups."
             )
+
+
+def _bunches(steps: Mapping[str, LayerStep]) -> list[dict[str, LayerStep]]:
+    """Put layers of the same kind of tensor together up to a size; larger bunches come first."""
+    bunches: list[dict[str, LayerStep]] = []
+    last = None
+    for name, step in steps.items():
+        kind = (step.weight.dtype, step.weight.device)
+        if kind != last or _size(bunches[-1]) + step.weight.numel() > _MOST_WEIGHTS:
+            bunches.append({})
+        bunches[-1][name] = step
+        last = kind
+    return sorted(bunches, key=_size, reverse=True)
+
+
+def _size(bunch: Mapping[str, LayerStep]) -> int:
+    return sum(step.weight.numel() for step in bunch.values())
 
 
 def _unwrap(optimizer: Any) -> Optimizer:

@@ -1,11 +1,14 @@
-"""The proximal steps of one layer, in place and with few passes over its memory.
+"""The proximal steps of a few layers at once, in place and with few passes over their memory.
 
-The weight is seen as in `lomt.structure.group_view`: (blocks, reduced, channels, kernel). Every pass runs over
-long contiguous rows into scratch memory that all layers share; only short vectors, one value a group, are made
-anew. What these passes cannot settle is left to the exact functions of `lomt.sparsity.prox`.
+Weights are seen as in `lomt.structure.group_view`: (blocks, reduced, channels, kernel). Every pass runs over
+long contiguous rows into scratch memory. What there is once a group, such as norms, lies in one vector for all
+the layers, so that small layers share the cost of working on it. What these passes cannot settle is left to
+the exact functions of `lomt.sparsity.prox`.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,153 +16,221 @@ from torch import Tensor
 from lomt.sparsity.prox import group_soft_threshold, group_weight, solve_norms
 from lomt.structure import LayerGroups, group_view
 
-__all__ = ["Scratch", "adam_step_", "euclidean_step_"]
+__all__ = ["LayerStep", "Scratch", "adam_steps_", "euclidean_steps_"]
 
 _MOST_SWEEPS = 5
-# Above this share of unsettled groups another sweep over the layer is cheaper than gathering them.
+# Above this share of unsettled groups another sweep over the layers is cheaper than gathering them.
 _FEW = 0.03
 # Closer to the threshold than this, sums in float32 cannot tell whether a group is zero.
 _ZERO_MARGIN = 1e-4
 
 
+@dataclass(frozen=True)
+class LayerStep:
+    r"""One layer's part in a proximal step.
+
+    Args:
+        weight: The layer's weight in any floating dtype, changed in place; computed in float32 at least.
+        groups: Its channel groups.
+        strength: :math:`\eta\lambda > 0`, learning rate times lambda.
+        second_moment: Adam's :math:`v`, shaped as `weight`. This and what follows is for Adam's metric, in which
+            :math:`d = \sqrt{v / c} + \epsilon`.
+        correction: The bias correction :math:`c`; 1 for none.
+        eps: :math:`\epsilon`.
+        norms: Norms of the groups after the step before, where Newton starts; None on the first step.
+    """
+
+    weight: Tensor
+    groups: LayerGroups
+    strength: float
+    second_moment: Tensor | None = None
+    correction: float = 1.0
+    eps: float = 0.0
+    norms: Tensor | None = None
+
+    @property
+    def tau(self) -> float:
+        """The threshold."""
+        return self.strength * group_weight(self.groups.size)
+
+
 class Scratch:
-    """Memory for a layer's intermediate values, kept from step to step and grown when needed."""
+    """Memory for intermediate values, kept from step to step and grown when needed."""
 
     def __init__(self) -> None:
-        self._buffers: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+        self._buffers: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
 
-    def take(self, slot: int, like: Tensor) -> Tensor:
-        """Return uninitialised memory shaped as `like`; the same `slot` is the same memory."""
-        key = (slot, like.dtype, like.device)
+    def take(self, purpose: str, like: Tensor) -> Tensor:
+        """Return uninitialised contiguous memory shaped as `like`; the same `purpose` is the same memory."""
+        key = (purpose, like.dtype, like.device)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.numel() < like.numel():
             buffer = self._buffers[key] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
         return buffer[: like.numel()].view(like.shape)
 
 
-def euclidean_step_(weight: Tensor, groups: LayerGroups, strength: float, scratch: Scratch) -> None:
-    r"""Apply `group_soft_threshold` in place, with the threshold `strength` times the groups' weight.
+def euclidean_steps_(layers: Sequence[LayerStep], scratch: Scratch) -> None:
+    """Apply `group_soft_threshold` to every layer in place."""
+    safe = []
+    for layer in layers:
+        work = _workable(layer.weight)
+        if not _are_squares_safe(work.dtype, layer.strength, layer.tau):
+            groups = layer.groups
+            layer.weight.copy_(group_soft_threshold(work, layer.tau, groups.axis, groups.conv_groups))
+        else:
+            safe.append((layer, work, group_view(work, layer.groups.axis, layer.groups.conv_groups)))
+    if not safe:
+        return
+    views = [view for _, _, view in safe]
+    norms = _norms(views, scratch)
+    factors = (1 - _taus([layer.tau for layer, _, _ in safe], views, norms) / norms).clamp_(min=0)
+    for (layer, work, view), factor in zip(safe, _cut(factors, views), strict=True):
+        _rows(view).mul_(_spread(factor, view))
+        if work is not layer.weight:
+            layer.weight.copy_(work)
 
-    Args:
-        weight: The layer's weight in any floating dtype; computed in float32 at least.
-        groups: Its channel groups.
-        strength: :math:`\eta\lambda > 0`.
-        scratch: Shared memory.
-    """
-    work = _workable(weight)
-    tau = strength * group_weight(groups.size)
-    if _are_squares_safe(work.dtype, strength, tau):
-        view = group_view(work, groups.axis, groups.conv_groups)
-        norm = _sums(torch.mul(view, view, out=scratch.take(0, view))).sqrt_()
-        _rows_of(view).mul_(_spread((1 - tau / norm).clamp_(min=0), view))
-    else:
-        work = group_soft_threshold(work, tau, groups.axis, groups.conv_groups)
-    if work is not weight:
-        weight.copy_(work)
 
-
-def adam_step_(
-    weight: Tensor,
-    second_moment: Tensor,
-    groups: LayerGroups,
-    strength: float,
-    correction: float,
-    eps: float,
-    theta: Tensor | None,
-    scratch: Scratch,
-) -> Tensor:
-    r"""Apply the proximal step in Adam's metric, :math:`d = \sqrt{v / c} + \epsilon`, in place.
-
-    Args:
-        weight: The layer's weight in any floating dtype; computed in float32 at least.
-        second_moment: Adam's :math:`v`, shaped as `weight`.
-        groups: The layer's channel groups.
-        strength: :math:`\eta\lambda > 0`.
-        correction: The bias correction :math:`c`; 1 for none.
-        eps: :math:`\epsilon`.
-        theta: Norms of the groups after the step before, where Newton starts; None on the first step.
-        scratch: Shared memory.
+def adam_steps_(layers: Sequence[LayerStep], scratch: Scratch) -> list[Tensor]:
+    """Apply `adam_group_soft_threshold` to every layer in place.
 
     Returns:
-        Norms of the groups after this step, zero for groups that are zero.
+        Norms of the groups after this step, layer by layer; zero for groups that are zero.
     """
-    work = _workable(weight)
-    moment = second_moment
-    if moment.dtype != work.dtype or moment.stride() != work.stride():
-        moment = torch.empty_like(work).copy_(second_moment)
-    view = group_view(work, groups.axis, groups.conv_groups)
+    works = [_workable(layer.weight) for layer in layers]
+    views = [_view(work, layer) for work, layer in zip(works, layers, strict=True)]
+    metrics = _metrics(layers, works, scratch)
     # Scaling d and tau alike changes nothing, so that c can move from every entry of v to eps and tau.
-    root = math.sqrt(correction)
-    tau = strength * group_weight(groups.size) * root
-    metric = torch.sqrt(group_view(moment, groups.axis, groups.conv_groups), out=scratch.take(0, view))
-    metric.add_(eps * root)
-    start = _norms(view, scratch) if theta is None else theta.to(view).view(view.shape[0], view.shape[2])
-    norms = _solve(view, metric, tau, start, scratch)
+    taus = [layer.tau * math.sqrt(layer.correction) for layer in layers]
+    norms = _solve(views, metrics, taus, _starts(layers, views, scratch), scratch)
     # x = w / (1 + (tau / theta) / d), which is zero where theta is
-    ratio = (tau / norms.double()).to(norms.dtype)
-    divisor = _rows_of(scratch.take(1, view))
-    torch.addcdiv(ratio.new_ones(()), _spread(ratio, view), _rows_of(metric), out=divisor)
-    _rows_of(view).div_(divisor)
-    if work is not weight:
-        weight.copy_(work)
-    return norms.flatten()
+    ratios = (_taus(taus, views, norms.double()) / norms).to(norms.dtype)
+    one = norms.new_ones(())
+    for layer, work, view, metric, ratio in zip(
+        layers, works, views, metrics, _cut(ratios, views), strict=True
+    ):
+        divisor = torch.addcdiv(one, _spread(ratio, view), _rows(metric), out=scratch.take("u", _rows(view)))
+        _rows(view).div_(divisor)
+        if work is not layer.weight:
+            layer.weight.copy_(work)
+    return list(norms.split([layer.groups.count for layer in layers]))
 
 
-def _solve(view: Tensor, metric: Tensor, tau: float, theta: Tensor, scratch: Scratch) -> Tensor:
+def _metrics(layers: Sequence[LayerStep], works: Sequence[Tensor], scratch: Scratch) -> list[Tensor]:
+    metrics = []
+    for index, (layer, work) in enumerate(zip(layers, works, strict=True)):
+        moment = layer.second_moment
+        assert moment is not None
+        if moment.dtype != work.dtype or moment.stride() != work.stride():
+            moment = torch.empty_like(work).copy_(moment)
+        view = _view(moment, layer)
+        metric = torch.sqrt(view, out=scratch.take(f"d{index}", view))
+        metrics.append(metric.add_(layer.eps * math.sqrt(layer.correction)))
+    return metrics
+
+
+def _starts(layers: Sequence[LayerStep], views: Sequence[Tensor], scratch: Scratch) -> Tensor:
+    known = [
+        _norms([view], scratch) if layer.norms is None else layer.norms.to(view)
+        for layer, view in zip(layers, views, strict=True)
+    ]
+    return torch.cat(known)
+
+
+def _solve(
+    views: Sequence[Tensor], metrics: Sequence[Tensor], taus: Sequence[float], norms: Tensor, scratch: Scratch
+) -> Tensor:
     for _ in range(_MOST_SWEEPS):
-        theta, is_settled = _sweep(view, metric, tau, theta, scratch)
+        total, slope = _sweep(views, metrics, taus, norms, scratch)
+        norms, is_settled = _newton(norms, total, slope)
         unsettled = is_settled.numel() - int(is_settled.sum())
         if unsettled <= _FEW * is_settled.numel():
             break
     if unsettled:
-        where = (~is_settled).nonzero(as_tuple=True)
-        rows, denominators = (x.transpose(1, 2)[where].flatten(1).double() for x in (view, metric))
-        theta[where] = solve_norms(rows, denominators, tau).to(theta.dtype)
-    return theta
+        for view, metric, tau, theta, settled in zip(
+            views, metrics, taus, _cut(norms, views), _cut(is_settled, views), strict=True
+        ):
+            where = (~settled).nonzero(as_tuple=True)
+            if where[0].numel():
+                rows, denominators = (x.transpose(1, 2)[where].flatten(1).double() for x in (view, metric))
+                theta[where] = solve_norms(rows, denominators, tau).to(theta.dtype)
+    return norms
 
 
 def _sweep(
-    view: Tensor, metric: Tensor, tau: float, theta: Tensor, scratch: Scratch
+    views: Sequence[Tensor], metrics: Sequence[Tensor], taus: Sequence[float], norms: Tensor, scratch: Scratch
 ) -> tuple[Tensor, Tensor]:
+    r"""Return :math:`\sum_i a_i^2` and :math:`\sum_i a_i^2 / u_i` of all groups for the norms :math:`\theta`.
+
+    :math:`u_i = \theta + \tau / d_i` and :math:`a_i = w_i / u_i`.
+    """
+    total, slope = torch.empty_like(norms), torch.empty_like(norms)
+    one = norms.new_ones(())
+    for view, metric, tau, theta, total_, slope_ in zip(
+        views, metrics, taus, *(_cut(x, views) for x in (norms, total, slope)), strict=True
+    ):
+        rows = _rows(view)
+        u, a = scratch.take("u", rows), scratch.take("a", rows)
+        torch.addcdiv(_spread(theta, view), one, _rows(metric), value=tau, out=u)
+        torch.div(rows, u, out=a)
+        _sums_into(total_, a.mul_(a))
+        _sums_into(slope_, a.div_(u))
+    return total, slope
+
+
+def _newton(norms: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     r"""Take one Newton step for all groups and tell for which ones it was the last.
 
-    The step is that of `solve_norms`. With the mean :math:`m` of :math:`\tau / (d_i\theta + \tau)`, weighted
-    by :math:`a_i^2`, the relative error left after a step of relative size :math:`s` is at most about
-    :math:`\tfrac32 s^2 m`, its effect on the optimality condition (in units of :math:`\lVert d \odot w \rVert`) again
-    :math:`m` times as large; and :math:`\lVert d \odot w \rVert \ge \tau / m` shows that the group is not zero.
+    The step is that of `solve_norms`. With the mean :math:`m` of :math:`\tau / (d_i\theta + \tau)`, weighted by
+    :math:`a_i^2`, the relative error left after a step of relative size :math:`s` is at most about
+    :math:`\tfrac32 s^2 m`. Its effect on the optimality condition, in units of :math:`\lVert d \odot w \rVert`,
+    is :math:`m` times that. :math:`\lVert d \odot w \rVert \ge \tau / m` shows that the group is not zero.
     """
-    weights, denominators = _rows_of(view), _rows_of(metric)
-    inverse, terms = _rows_of(scratch.take(1, view)), scratch.take(2, view)
-    torch.addcmul(theta.new_full((), tau), denominators, _spread(theta, view), out=inverse)
-    torch.div(denominators, inverse, out=inverse)
-    products = torch.mul(weights, inverse, out=_rows_of(terms))
-    products.mul_(products)
-    total = _sums(terms)
-    products.mul_(inverse)
-    slope = _sums(terms)
-
-    step = theta + total / slope * (total.sqrt() - 1)
-    mean = 1 - theta * slope / total
-    size = (step - theta).abs() / step
-    is_zero = (theta == 0) & (total < 1 - _ZERO_MARGIN)
-    is_exact = 1.5 * (size * mean).square() <= torch.finfo(theta.dtype).eps
-    is_positive = (theta > 0) & (step > 0) & (mean < 1 - _ZERO_MARGIN) & step.isfinite() & slope.isfinite()
-    is_settled = is_zero | (is_positive & (size < 0.1) & is_exact)
+    step = norms + total / slope * (total.sqrt() - 1)
+    mean = 1 - norms * slope / total
+    size = (step - norms).abs() / step
+    is_zero = (norms == 0) & (total < 1 - _ZERO_MARGIN)
+    is_exact = (size < 0.1) & (1.5 * (size * mean).square() <= torch.finfo(norms.dtype).eps)
+    is_sound = (norms > 0) & (step > 0) & (mean < 1 - _ZERO_MARGIN) & step.isfinite() & slope.isfinite()
     moved = torch.where((step > 0) & step.isfinite() & ~is_zero, step, 0)
-    return moved, is_settled
+    return moved, is_zero | (is_exact & is_sound)
 
 
-def _norms(view: Tensor, scratch: Scratch) -> Tensor:
-    return _sums(torch.mul(view, view, out=scratch.take(0, view))).sqrt_()
+def _norms(views: Sequence[Tensor], scratch: Scratch) -> Tensor:
+    squares = views[0].new_empty(sum(view.shape[0] * view.shape[2] for view in views))
+    for view, part in zip(views, _cut(squares, views), strict=True):
+        rows = _rows(view)
+        _sums_into(part, torch.mul(rows, rows, out=scratch.take("a", rows)))
+    return squares.sqrt_()
 
 
-def _sums(view: Tensor) -> Tensor:
-    sums = _rows_of(view).sum(dim=1)
-    return sums if view.shape[3] == 1 else sums.unflatten(1, view.shape[2:]).sum(dim=2)
+def _view(work: Tensor, layer: LayerStep) -> Tensor:
+    return group_view(work, layer.groups.axis, layer.groups.conv_groups)
 
 
-def _rows_of(view: Tensor) -> Tensor:
+def _rows(view: Tensor) -> Tensor:
     return view.flatten(2)
+
+
+def _cut(values: Tensor, views: Sequence[Tensor]) -> list[Tensor]:
+    """Return the layers' parts of a vector of one value a group, shaped (blocks, channels)."""
+    shapes = [(view.shape[0], view.shape[2]) for view in views]
+    parts = values.split([blocks * channels for blocks, channels in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _taus(taus: Sequence[float], views: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Return the layers' thresholds, once a group."""
+    counts = torch.tensor([view.shape[0] * view.shape[2] for view in views], device=like.device)
+    values = torch.tensor(taus, dtype=like.dtype, device=like.device)
+    return values.repeat_interleave(counts, output_size=len(like))
+
+
+def _sums_into(out: Tensor, rows: Tensor) -> None:
+    """Sum (blocks, reduced, channels x kernel) to (blocks, channels)."""
+    if rows.shape[2] == out.shape[1]:
+        torch.sum(rows, dim=1, out=out)
+    else:
+        torch.sum(rows.sum(dim=1).view(*out.shape, -1), dim=2, out=out)
 
 
 def _spread(values: Tensor, view: Tensor) -> Tensor:
@@ -177,7 +248,7 @@ def _workable(weight: Tensor) -> Tensor:
 
 
 def _are_squares_safe(dtype: torch.dtype, strength: float, tau: float) -> bool:
-    # Below the lower bound squares that underflow could matter; above the upper one those that overflow, since
-    # an infinite norm means a factor of one.
+    # Below the lower bound squares that underflow could matter. Above the upper one those that overflow could;
+    # up to it an infinite norm rightly means a factor of one.
     limits = torch.finfo(dtype)
     return math.sqrt(limits.tiny) / limits.eps <= strength and tau <= math.sqrt(limits.max) * limits.eps / 4

@@ -67,7 +67,7 @@ class LayerSparsity:
     @property
     def density(self) -> float:
         """Share of the groups that is not zero, 0 to 1."""
-        return 1 - self.zero_groups / self.groups
+        return (self.groups - self.zero_groups) / self.groups
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """One training loop for every stage."""
 
 from lomt.training.evaluate import Evaluation, evaluate
+from lomt.training.group_lasso_path import GroupLassoPath
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
 from lomt.training.trainer import Loader, Regularizer, Trainer, make_accelerator
 
 __all__ = [
     "Evaluation",
+    "GroupLassoPath",
     "Loader",
     "OptimizerOptions",
     "Progress",

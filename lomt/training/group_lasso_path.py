@@ -56,10 +56,14 @@ class GroupLassoPath:
     def after_epoch(self, epoch: int, model: nn.Module, validation: Evaluation | None) -> dict[str, Any]:
         """Return lambda and sparsity for the record, and the reason when the path ends here."""
         assert self._lasso is not None, "attached before training"
-        report = measure_sparsity(self._module)
-        record: dict[str, Any] = {"lambda": self._lasso.lambda_, "zero_groups": report.sparsity}
+        total = measure_sparsity(self._module).total
+        record: dict[str, Any] = {
+            "lambda": self._lasso.lambda_,
+            "group_sparsity": total.sparsity,
+            "weight_sparsity": total.weight_sparsity,
+        }
         if self._stopping is not None:
-            reason = self._stopping.update(report.sparsity, validation.loss if validation else None)
+            reason = self._stopping.update(total.weight_sparsity, validation.loss if validation else None)
             if reason is not None:
                 record["stop"] = reason
         return record
@@ -67,12 +71,13 @@ class GroupLassoPath:
     def state(self) -> TrainingState:
         """Return what a checkpoint must hold."""
         assert self._lasso is not None, "attached before training"
-        rules = self._stopping.state() if self._stopping is not None else {}
-        return TrainingState(self._lasso.state_dict(), {"stopping": rules})
+        state = self._lasso.state_dict()
+        rules = self._stopping.state_dict() if self._stopping is not None else {}
+        return TrainingState(state.pop("norms"), {"lasso": state, "stopping": rules})
 
     def restore(self, state: TrainingState) -> None:
         """Take up a state again."""
         assert self._lasso is not None, "attached before training"
-        self._lasso.load_state_dict(state.tensors)
+        self._lasso.load_state_dict({**state.facts["lasso"], "norms": state.tensors})
         if self._stopping is not None:
-            self._stopping.restore(state.facts["stopping"])
+            self._stopping.load_state_dict(state.facts["stopping"])

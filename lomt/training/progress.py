@@ -1,10 +1,11 @@
 """How long-running work tells whoever watches how far it is."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Progress", "SilentProgress"]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """One bar at a time: what runs now, how many steps it has, how far it is."""
 

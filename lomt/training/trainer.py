@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -41,6 +41,7 @@ Batch = Mapping[str, Tensor]
 _GPU_READ_STEPS = 25  # reading a value from the GPU waits for it
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Batches of one epoch, the same whenever asked for the same epoch."""
 
@@ -54,6 +55,7 @@ class Loader(Protocol):
         """Yield the batches of an epoch from the ``start``-th on."""
 
 
+@runtime_checkable
 class Regularizer(Protocol):
     """Something that changes weights beside the loss, such as a proximal step."""
 
@@ -81,10 +83,10 @@ def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerat
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
 
     Raises:
-        ValueError: If a GPU is asked for and there is none.
+        TrainingError: If a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto.")
+        raise TrainingError("Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto.")
     # Precision is global in accelerate; stages of one run may differ in it.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")

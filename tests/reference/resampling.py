@@ -42,7 +42,7 @@ def nearest_crop(plane, factor, top, left):
 
 
 def bilinear_crop(plane, factor, top, left):
-    """Enlarge from the corner (top, left): the mean of the four nearest pixel centres, weighted by nearness."""
+    """Enlarge from the corner (top, left): the mean of the four nearest centres, by nearness."""
     height, width = plane.shape
     result = np.zeros((height, width))
     for y in range(height):

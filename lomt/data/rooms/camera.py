@@ -50,7 +50,8 @@ class Camera:
         nod = np.array([[1.0, 0.0, 0.0], [0.0, cos, sin], [0.0, -sin, cos]])
         cos, sin = math.cos(self.roll), math.sin(self.roll)
         lean = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        return turn @ nod @ lean
+        rotation: np.ndarray = turn @ nod @ lean
+        return rotation
 
     @property
     def _slopes(self) -> tuple[Float64[np.ndarray, "1 width"], Float64[np.ndarray, "height 1"]]:

@@ -29,7 +29,7 @@ def boundaries(instances: Shaped[np.ndarray, "height width"]) -> Int8[np.ndarray
 def camera_normals(surfaces: Surfaces, camera: Camera, hits: Hits) -> Float32[np.ndarray, "3 height width"]:
     """Return unit normals in the camera's frame (x right, y down, z forward), on the camera's side."""
     table = (surfaces.normals @ camera.rotation).T.astype(np.float32)
-    normals = table.take(hits.surface, axis=1)
+    normals: np.ndarray = table.take(hits.surface, axis=1)
     for index, (_, part) in enumerate(surfaces.parts):
         if not isinstance(part, Box):
             pixels = np.flatnonzero(hits.surface == first_row(index))
@@ -55,5 +55,6 @@ def _curved_normals(
         points[1] = 0.0
     points[0] -= x
     points[2] -= z
-    away = np.einsum("wc,wp->cp", camera.rotation.astype(np.float32), points)
-    return away / np.sqrt(np.einsum("cp,cp->p", away, away))
+    away: np.ndarray = np.einsum("wc,wp->cp", camera.rotation.astype(np.float32), points)
+    away /= np.sqrt(np.einsum("cp,cp->p", away, away))
+    return away

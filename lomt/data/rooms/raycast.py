@@ -20,7 +20,7 @@ __all__ = ["Hits", "blocked", "cast"]
 
 _NEAREST_M = 0.05
 _LIT_FROM = 0.99
-"""What is nearer to a lit point than this share of the way from the lamp does not shade it: the point's own part."""
+"""Share of the way from the lamp to a point beyond which nothing shades the point: there is its own part."""
 _Meeting: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray | int]
 
 
@@ -90,8 +90,8 @@ def _windows(surfaces: Surfaces, camera: Camera) -> Int64[np.ndarray, "parts 4"]
     height, width = camera.size
     seen = camera.project(surfaces.corners)
     low, high = np.floor(seen.min(axis=1)), np.ceil(seen.max(axis=1))
-    windows = np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], axis=1)
-    windows = np.clip(windows, 0, [height, height, width, width]).astype(np.int64)
+    bounds = np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], axis=1)
+    windows: np.ndarray = np.clip(bounds, 0, [height, height, width, width]).astype(np.int64)
     windows[low[:, 2] < _NEAREST_M] = (0, height, 0, width)
     is_hidden = (seen[..., 2].max(axis=1) < _NEAREST_M) | (windows[:, 2] >= windows[:, 3])
     windows[is_hidden, 1] = windows[is_hidden, 0]
@@ -207,9 +207,9 @@ class _Rays:
 
 
 def _solve(a: np.ndarray, half_b: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray]:
-    """Solve ``a t² + 2 half_b t + c = 0`` where the ray heads for the solutions; elsewhere the second is NaN.
+    """Solve ``a t² + 2 half_b t + c = 0``; NaN, which compares as a miss, where no solution is ahead.
 
-    NaN compares as a miss. For an origin outside (``c > 0``) solutions lie ahead exactly where ``half_b < 0``.
+    From an origin outside (``c > 0``) solutions lie ahead exactly where ``half_b < 0``.
     """
     root = np.sqrt(half_b * half_b - a * c)
     if c > 0.0:

@@ -117,7 +117,7 @@ def _lamp(
     light = (np.array(room.light) - np.array(camera.position)) @ camera.rotation
     towards = light.astype(np.float32)[:, None, None] - camera.rays * depth
     squared = np.einsum("chw,chw->hw", towards, towards)
-    lit = np.einsum("chw,chw->hw", normals, towards)
+    lit: np.ndarray = np.einsum("chw,chw->hw", normals, towards)
     np.maximum(lit, 0.0, out=lit)
     lit /= np.sqrt(squared) * (0.6 + 0.1 * squared)
     return lit

@@ -77,7 +77,9 @@ class Surfaces:
         """World corners of every part's bounding box."""
         bits = np.arange(8)[:, None] >> np.arange(3) & 1
         local = np.take_along_axis(self.bounds, np.broadcast_to(bits, (len(self.parts), 8, 3)), axis=1)
-        return local @ self.rotations.transpose(0, 2, 1) + self.positions[:, None]
+        corners: np.ndarray = local @ self.rotations.transpose(0, 2, 1)
+        corners += self.positions[:, None]
+        return corners
 
     @cached_property
     def normals(self) -> Float64[np.ndarray, "surfaces 3"]:

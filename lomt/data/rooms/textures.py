@@ -1,8 +1,8 @@
 """Procedural patterns, evaluated at texture coordinates and blurred to the size of a pixel.
 
 Every pattern maps coordinates, counted in its own repeats, to a mixture (0: first colour, 1: second) and a
-line strength (1: the colour of joints and frames), either of them None where it is 0 throughout. ``blur`` is the width of a pixel in repeats: details below
-it fade to their average, as they do through a lens.
+line strength (1: the colour of joints and frames); either is None if 0 everywhere. ``blur`` is the width of a
+pixel in repeats: details below it fade to their average, as they do through a lens.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,8 @@ def noise(u: Coordinates, v: Coordinates, blur: Coordinates) -> Coordinates:
     index += (v * _TILE).astype(np.int32) & (_TILE - 1)
     index *= _TILE
     index += (u * _TILE).astype(np.int32) & (_TILE - 1)
-    return _noise_levels().take(index)
+    texels: np.ndarray = _noise_levels().take(index)
+    return texels
 
 
 @cache
@@ -49,9 +50,10 @@ def _noise_levels() -> Float32[np.ndarray, " texels"]:
             t = (t * t * (3 - 2 * t)).reshape((-1, 1) if axis == 0 else (1, -1))
             values = (1 - t) * values.take(cell, axis) + t * values.take((cell + 1) % grid, axis)
         octaves.append((values - 0.5) * grid**-0.5)
-    spread = np.std(sum(octaves))
-    levels = [sum(octaves[: len(octaves) - level]) / (4.0 * spread) + 0.5 for level in range(_LEVELS)]
-    return np.clip(np.stack(levels), 0.0, 1.0).astype(np.float32).ravel()
+    levels = np.stack([np.sum(octaves[: len(octaves) - level], axis=0) for level in range(_LEVELS)])
+    levels -= levels.mean(axis=(1, 2), keepdims=True)
+    texels: np.ndarray = np.clip(levels / (4.0 * levels[0].std()) + 0.5, 0.0, 1.0).astype(np.float32)
+    return texels.ravel()
 
 
 def _plain(u: Coordinates, v: Coordinates, blur: Coordinates) -> Mixture:
@@ -120,17 +122,22 @@ PATTERNS: Mapping[Pattern, Callable[[Coordinates, Coordinates, Coordinates], Mix
 
 def _step(x: Coordinates, blur: Coordinates) -> Coordinates:
     """0 below zero, 1 above, a ramp as wide as ``blur`` between."""
-    return np.clip(x / blur + 0.5, 0.0, 1.0)
+    ramp: np.ndarray = np.clip(x / blur + 0.5, 0.0, 1.0)
+    return ramp
 
 
 def _square_wave(u: Coordinates, blur: Coordinates) -> Coordinates:
     """-1 and 1 in turn, half a repeat each."""
     distance = np.abs(u - np.floor(u) - 0.5) - 0.25
-    return np.clip(2.0 * distance / blur, -1.0, 1.0) * np.clip(2.0 - 2.0 * blur, 0.0, 1.0)
+    wave: np.ndarray = np.clip(2.0 * distance / blur, -1.0, 1.0)
+    wave *= np.clip(2.0 - 2.0 * blur, 0.0, 1.0)
+    return wave
 
 
 def _joint(u: Coordinates, blur: Coordinates, half_width: float) -> Coordinates:
     """1 within ``half_width`` of an integer, 0 elsewhere; thinner than a pixel it fades."""
     distance = 0.5 - np.abs(u - np.floor(u) - 0.5)
     width = np.maximum(blur, half_width)
-    return _step(half_width - distance, width) * (2.0 * half_width / (width + half_width))
+    joint = _step(half_width - distance, width)
+    joint *= 2.0 * half_width / (width + half_width)
+    return joint

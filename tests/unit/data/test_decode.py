@@ -64,7 +64,9 @@ def test_image_npy(tmp_path):
     np.save(tmp_path / "a.npy", array)
     np.testing.assert_array_equal(decode_image(tmp_path / "a.npy", SIZE)[0], array)
     np.save(tmp_path / "b.npy", array / 255)
-    with pytest.raises(ValueError, match=r"Expected uint8 of shape \(height, width, 3\), but got float64 of \(6, 8, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected uint8 of shape \(height, width, 3\), but got float64 of \(6, 8, 3\)"
+    ):
         decode_image(tmp_path / "b.npy", SIZE)
 
 
@@ -93,7 +95,9 @@ def test_segmentation_of_a_palette_reads_indices(tmp_path):
 
 
 def test_segmentation_with_first_index(decoded):
-    labels = decoded(np.array([[0, 1], [3, 2]]), segmentation(first_index=1, ignore_index=0), (2, 2), image_size=(2, 2))
+    labels = decoded(
+        np.array([[0, 1], [3, 2]]), segmentation(first_index=1, ignore_index=0), (2, 2), image_size=(2, 2)
+    )
     assert labels.tolist() == [[-1, 0], [2, 1]]
 
 
@@ -107,7 +111,10 @@ def test_segmentation_of_many_classes(decoded):
     ("options", "message"),
     [
         ({}, "Expected labels from 0 to 2, but got 7 in 2 pixels"),
-        ({"ignore_index": 255}, r"Expected labels from 0 to 2 or 255 \(`ignore_index`\), but got 7 in 2 pixels"),
+        (
+            {"ignore_index": 255},
+            r"Expected labels from 0 to 2 or 255 \(`ignore_index`\), but got 7 in 2 pixels",
+        ),
         ({"first_index": 1}, "Expected labels from 1 to 3, but got 0 in 1 pixels"),
     ],
 )
@@ -207,8 +214,16 @@ def test_heat_out_of_range(decoded):
 @pytest.mark.parametrize(
     ("array", "target", "message"),
     [
-        (np.zeros((12, 16, 4), np.uint8), NormalsColumn(kind="normals", column="c"), r"\(height, width, 3\), but got"),
-        (np.zeros((12, 16, 3), np.uint8), segmentation(), r"Expected shape \(height, width\), but got \(12, 16, 3\)"),
+        (
+            np.zeros((12, 16, 4), np.uint8),
+            NormalsColumn(kind="normals", column="c"),
+            r"\(height, width, 3\), but got",
+        ),
+        (
+            np.zeros((12, 16, 3), np.uint8),
+            segmentation(),
+            r"Expected shape \(height, width\), but got \(12, 16, 3\)",
+        ),
         (np.array([["a"]]), segmentation(), "Expected numbers, but got dtype <U1"),
         (
             np.zeros((16, 12), np.uint8),

@@ -32,7 +32,9 @@ def test_reads_every_kind(tiny_folder):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(DataError, match=r"Expected a dataset description at .*dataset\.yaml, but there is none"):
+    with pytest.raises(
+        DataError, match=r"Expected a dataset description at .*dataset\.yaml, but there is none"
+    ):
         read_description(tmp_path / "dataset.yaml")
 
 

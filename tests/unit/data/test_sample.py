@@ -34,7 +34,10 @@ def test_every_kind_is_the_same_as_in_tasks():
     ("arguments", "message"),
     [
         ({"name": "image", "kind": "depth"}, "Expected `name` of a target to be other than `image`"),
-        ({"name": "t", "kind": "segmentation"}, "Expected `classes` of target `t` \\(segmentation\\) not to be empty"),
+        (
+            {"name": "t", "kind": "segmentation"},
+            "Expected `classes` of target `t` \\(segmentation\\) not to be empty",
+        ),
         (
             {"name": "t", "kind": "classification", "classes": ("a", "a")},
             "Expected `classes` of target `t` to be all different",

@@ -52,7 +52,13 @@ def test_hold_out_leaves_neither_empty(rows_of, fraction, count):
         (["a"], "train", 0.0, {"train": "b"}, "with `b` in column `split`, but got `a`"),
         (["a"], "test", 0.0, None, "Expected `test` in `splits` of toy, but there are no `splits`"),
         ([], "train", 0.0, None, "Expected samples in .*samples.csv, but it has no rows"),
-        (["a"] * 3, "validation", 0.0, {"train": "a"}, "Expected `validation_fraction` above 0 to hold one out"),
+        (
+            ["a"] * 3,
+            "validation",
+            0.0,
+            {"train": "a"},
+            "Expected `validation_fraction` above 0 to hold one out",
+        ),
         (["a"], "validation", 0.5, {"train": "a"}, "Expected at least 2 train samples to hold one out"),
     ],
 )

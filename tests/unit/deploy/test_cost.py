@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -85,7 +86,8 @@ def test_a_product_whose_size_depends_on_the_data_is_named(tmp_path):
         helper.make_node("Expand", ["half", "found"], ["line"]),
         helper.make_node("Unsqueeze", ["line", "axes"], ["map"]),
         helper.make_node("Expand", ["map", "three"], ["maps"]),
-        helper.make_node("Conv", ["maps", "weight"], ["depth"], name="late"),
+        helper.make_node("Conv", ["maps", "weight"], ["features"], name="late"),
+        helper.make_node("GlobalAveragePool", ["features"], ["depth"]),
     ]
     weights += [
         numpy_helper.from_array(np.array([0, 1, 2]), "axes"),
@@ -93,6 +95,31 @@ def test_a_product_whose_size_depends_on_the_data_is_named(tmp_path):
     ]
     cost = count_cost(write_network(tmp_path / "late.onnx", nodes, weights))
     assert (cost.macs, cost.uncounted) == (0, ("late (Conv)",))
+
+
+def test_where_inference_gives_up_the_noted_shape_counts(tmp_path):
+    weights = [
+        numpy_helper.from_array(np.zeros((3, 3, 1, 1), np.float32), "weight"),
+        numpy_helper.from_array(np.array([1, 3, 24, 32]), "size"),
+        numpy_helper.from_array(np.array([0.0], np.float32), "zero"),
+    ]
+    nodes = [
+        helper.make_node("NonZero", ["zero"], ["nothing"]),
+        helper.make_node("Shape", ["nothing"], ["one_and_none"]),
+        helper.make_node("ReduceSum", ["one_and_none"], ["one"]),
+        helper.make_node("Mul", ["size", "one"], ["same_size"]),
+        helper.make_node("Reshape", ["images", "same_size"], ["reshaped"]),
+        helper.make_node("Conv", ["reshaped", "weight"], ["features"], name="late"),
+        helper.make_node("Relu", ["features"], ["depth"]),
+    ]
+    path = write_network(tmp_path / "noted.onnx", nodes, weights)
+    assert count_cost(path).uncounted == ("late (Conv)",)
+    network = onnx.load(path)
+    noted = helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["batch", 3, 24, 32])
+    network.graph.value_info.append(noted)
+    onnx.save(network, path)
+    cost = count_cost(path, batch=2)
+    assert (cost.macs, cost.uncounted) == (2 * 24 * 32 * 3 * 3, ())
 
 
 def test_quantised_weights_are_parameters_and_settings_are_not(tmp_path):

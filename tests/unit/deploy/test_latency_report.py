@@ -48,7 +48,13 @@ def test_it_stores_itself_with_single_runs_only_when_asked():
     values = REPORT.to_dict()
     assert json.loads(json.dumps(values)) == values
     assert values["schema"] == 1
-    assert values["speed_ups"]["lomt"] == {"ratio": 4.25, "low": 4.0, "high": 4.5, "is_distinguishable": True}
+    assert values["speed_ups"]["lomt"] == {
+        "ratio": 4.25,
+        "low": 4.0,
+        "high": 4.5,
+        "noise": 1.0,
+        "is_distinguishable": True,
+    }
     assert values["speed_ups"]["truncated"]["is_distinguishable"] is False
     assert values["arms"]["dense"]["round_medians_ms"] == [9.0, 8.0]
     assert "times_ms" not in values["arms"]["dense"]

@@ -79,6 +79,23 @@ def test_a_speed_up_is_printed_only_when_its_interval_excludes_one(speed_up, tex
     assert speed_up.is_distinguishable == ("not" not in text)
 
 
+@pytest.mark.parametrize(
+    ("floor", "noise"),
+    [
+        (SpeedUp(1.05, 0.98, 1.3), 1.0),
+        (SpeedUp(1.1, 1.05, 1.25), 1.25),
+        (SpeedUp(0.9, 0.8, 0.95), 1.25),
+    ],
+    ids=["the copy is the same", "the copy is faster", "the copy is slower"],
+)
+def test_what_a_copy_of_the_baseline_shows_is_no_speed_up(floor, noise):
+    faster, slower = SpeedUp(1.2, 1.1, 1.24), SpeedUp(0.85, 0.81, 0.9)
+    assert faster.above_noise_of(floor).noise == pytest.approx(noise)
+    assert faster.above_noise_of(floor).is_distinguishable == (noise == 1.0)
+    assert slower.above_noise_of(floor).is_distinguishable == (noise == 1.0)
+    assert SpeedUp(1.4, 1.3, 1.5).above_noise_of(floor).is_distinguishable
+
+
 def test_too_few_numbers_are_refused():
     with pytest.raises(ValueError, match=r"Expected `times_ms` to hold at least 2 times, but got 1\."):
         summarise([1.0])

@@ -30,7 +30,13 @@ def test_a_busy_machine(load, is_busy):
 
 def test_a_baseline_that_differs_from_itself():
     assert machine_warnings(environment(0.0), SETTINGS, SpeedUp(1.1, 1.05, 1.15)) == [
-        "the baseline differs from itself, 1.10x [1.050, 1.150]: do not trust ratios this close to 1"
+        "the baseline differs from itself, 1.10x [1.050, 1.150]: no ratio this close to 1 is shown"
+    ]
+
+
+def test_few_rounds():
+    assert machine_warnings(environment(0.0), {**SETTINGS, "rounds": 3}, QUIET) == [
+        "intervals from 3 rounds, fewer than 5, are too narrow"
     ]
 
 

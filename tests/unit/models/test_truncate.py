@@ -54,7 +54,7 @@ def family(request, whole_models):
 
 
 def assert_same_features(whole, names, images):
-    """The truncated model equals the whole one's intermediate activations bit for bit, and so do its statistics."""
+    """The truncated model has the whole one's activations bit for bit, and its statistics."""
     cut = truncate(whole, names)
     for training in (True, False):
         whole.train(training)
@@ -83,11 +83,14 @@ def test_features_equal_those_of_the_whole_model(family):
     assert all(value.shape == entries[key].shape for key, value in cut.state_dict().items())
 
 
-def test_each_layer_alone_costs_what_was_listed(family):
+@pytest.mark.parametrize(
+    "family", ["resnet50d_stride8", "efficientnet_lite0_stride8", "convnext"], indirect=True
+)
+def test_the_truncated_backbone_costs_what_was_listed(family):
     whole, names = family
     layers = {layer.name: layer for layer in list_layers(whole, SIZE, "all")}
 
-    for name in (names[1 % len(names)], names[-1]):
+    for name in (names[1], names[-1]):
         cut = truncate(whole, [name]).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as flops:
             cut(torch.zeros(1, 3, *SIZE))
@@ -208,7 +211,7 @@ def test_load_shared_names_missing_entries(resnet):
     entries = resnet.state_dict()
     del entries["conv1.weight"]
 
-    message = r"Expected the weights to cover the truncated backbone, but got 1 missing keys \(conv1.weight\)"
+    message = r"Expected the weights to cover the truncated backbone, but got 1 missing keys: conv1.weight\."
     with pytest.raises(ArtifactError, match=message):
         load_shared(cut, entries)
 
@@ -216,7 +219,7 @@ def test_load_shared_names_missing_entries(resnet):
 def test_load_shared_names_a_wrong_shape(resnet):
     entries = resnet.state_dict() | {"conv1.weight": torch.zeros(1)}
 
-    message = r"Expected `conv1.weight` to have shape \(64, 3, 7, 7\), but got \(1,\)"
+    message = r"but got 1 keys of another shape: conv1.weight \(1,\) instead of \(64, 3, 7, 7\)\."
     with pytest.raises(ArtifactError, match=message):
         load_shared(truncate(resnet, ["layer1"]), entries)
 
@@ -346,13 +349,13 @@ class _Branches(_WritesInPlace):
         (_WritesInPlace, "its forward writes to a tensor in place by `mul_`"),
         (
             _Branches,
-            "torch.fx: TraceError: symbolically traced variables cannot be used as inputs to control",
+            "torch.fx: TraceError: symbolically traced variables cannot be used as inputs",
         ),
     ],
     ids=["hidden_write", "control_flow"],
 )
 def test_a_model_without_graph_and_without_wrapper_is_refused(model, reason):
-    with pytest.raises(UnsupportedLayerError, match="Expected a backbone that torch.fx can cut") as caught:
+    with pytest.raises(UnsupportedLayerError, match=r"Expected a backbone that torch\.fx can cut") as caught:
         truncate(model(), ["conv"])
     assert reason in str(caught.value)
 

@@ -81,10 +81,6 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 0.01, but got 0.1.",
         ),
         (
-            ["locate.lambdas={start: 0, stop: 0.01}"],
-            "`locate.lambdas.start`: expected more than 0 for a log-spaced path, but got 0.",
-        ),
-        (
             ["rewire.branch_points={depht: layer1, edges: layer1}"],
             "`rewire.branch_points.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
         ),
@@ -103,7 +99,6 @@ def test_contradictions(problems_of, overrides, problem):
     [
         [*FOLDER, "train.early_stopping.patience=3", "train.keep=best", "train.schedule.kind=plateau"],
         ["train.early_stopping.patience=3", "train.keep=best", "train.schedule.kind=plateau"],
-        ["locate.lambdas={start: 0, stop: 0, count: 1}"],
         ["locate.lambdas={start: 0.01, stop: 0.01, count: 1}"],
         ["rewire.branch_points={depth: layer1, edges: layer2}"],
         ["tasks.scene={kind: classification}"],
@@ -126,9 +121,9 @@ def test_a_null_block_hides_nothing_else(problems_of):
 
 
 def test_contradictions_are_found_beside_wrong_values(problems_of):
-    assert problems_of("data.size=[0, 1]", "data.root=x", "locate.lambdas={start: 0, stop: 1}", "name=3") == [
+    assert problems_of("data.size=[0, 1]", "data.root=x", "locate.lambdas={start: 2, stop: 1}", "name=3") == [
         "`data.root`: only for `data.kind: folder`; rooms are drawn, not read.",
         "`data.size.0`: expected a number of at least 1, but got 0.",
-        "`locate.lambdas.start`: expected more than 0 for a log-spaced path, but got 0.",
+        "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 1, but got 2.",
         "`name`: expected text, but got 3.",
     ]

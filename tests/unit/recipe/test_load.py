@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lomt.errors import RecipeError, UnknownNameError
-from lomt.recipe import load_recipe, parse_recipe, read_yaml_file
+from lomt.recipe import load_recipe, parse_recipe
 
 
 def test_a_file_a_path_and_a_shipped_name_are_found(tmp_path, base, monkeypatch):
@@ -88,12 +88,6 @@ def test_the_recipe_given_is_left_alone(base):
     before = yaml.safe_dump(base)
     parse_recipe(base, ["train.epochs=9", "data.counts.test=1"], check_names=False)
     assert yaml.safe_dump(base) == before
-
-
-def test_yaml_files_are_read_strictly(tmp_path):
-    path = tmp_path / "points.yaml"
-    path.write_text("depth: layer2\nedges: on\n")
-    assert read_yaml_file(path) == {"depth": "layer2", "edges": "on"}
 
 
 def test_reading_without_names_imports_nothing_heavy():

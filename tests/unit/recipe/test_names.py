@@ -16,7 +16,7 @@ from lomt.recipe import load_recipe, parse_recipe
         ),
         (
             ["tasks.edges={kind: edges, loss: huber, loss_options: {dleta: 0.3}}"],
-            "`tasks.edges.loss_options`: unknown option of loss `huber` `dleta`, did you mean `delta`?",
+            "`tasks.edges.loss_options`: unknown option of the huber loss `dleta`, did you mean `delta`?",
         ),
         (
             ["tasks.edges={kind: edges, loss: huber, loss_options: {delta: -1.0}}"],

@@ -31,7 +31,7 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         ("model=3", "`model`: expected a mapping, but got 3."),
         (
             "locate.lambdas.start=-0.1",
-            "`locate.lambdas.start`: expected a number of at least 0, but got -0.1.",
+            "`locate.lambdas.start`: expected a number of more than 0, but got -0.1.",
         ),
         (
             "locate.metric=adm",

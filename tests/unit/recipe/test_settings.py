@@ -5,7 +5,6 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from lomt.branching import RULES
 from lomt.recipe import IMAGE_KINDS, DecoderSettings, LocateSettings, Recipe, TaskSettings
 from lomt.recipe.base import TaskKind
 from lomt.tasks import KINDS
@@ -52,6 +51,8 @@ def test_empty_blocks_are_defaults(base):
 
 
 def test_kinds_and_rules_are_those_of_the_library():
+    from lomt.branching import RULES
+
     assert set(typing.get_args(TaskKind)) == set(KINDS)
     assert {kind for kind, facts in KINDS.items() if not facts.is_dense} == set(IMAGE_KINDS)
     assert set(typing.get_args(LocateSettings.model_fields["rule"].annotation)) == set(RULES)

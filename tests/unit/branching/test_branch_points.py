@@ -1,0 +1,56 @@
+import pytest
+
+from lomt.branching import DensityProfile, LayerEvidence, format_branch_points, read_branch_points
+from lomt.errors import ArtifactError, UnknownNameError
+from lomt.models import Layer
+
+LAYERS = [Layer(f"blocks.{i}", "block", 8, 4, 1000 * (i + 1), 10**6 * (i + 1), i > 0) for i in range(3)]
+PROFILE = DensityProfile("depth", tuple(LayerEvidence(f"blocks.{i}", (0.5,), i > 0) for i in range(3)))
+
+
+def test_what_is_written_is_read_back_and_shows_the_evidence(tmp_path):
+    chosen = {"depth": "blocks.1", "edges": "blocks.0"}
+    text = format_branch_points(chosen, {"depth": PROFILE}, LAYERS)
+    path = tmp_path / "branch_points.yaml"
+    path.write_text(text)
+
+    assert read_branch_points(path, ["depth", "edges"]) == chosen
+    assert "50.0%" in text
+    assert any("blocks.1" in line and line.endswith("<-") for line in text.splitlines())
+
+
+def test_order_is_that_of_the_tasks(tmp_path):
+    path = tmp_path / "branch_points.yaml"
+    path.write_text("edges: blocks.0\ndepth: blocks.1\n")
+
+    assert list(read_branch_points(path, ["depth", "edges"])) == ["depth", "edges"]
+
+
+def test_missing_file_names_the_way_out(tmp_path):
+    with pytest.raises(ArtifactError, match="there is no such file. Run `lomt locate` first"):
+        read_branch_points(tmp_path / "branch_points.yaml", ["depth"])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "depth: 3", "just words"])
+def test_other_content_is_refused(tmp_path, text):
+    path = tmp_path / "branch_points.yaml"
+    path.write_text(text)
+    with pytest.raises(ArtifactError, match="to hold lines `task: layer`, but got"):
+        read_branch_points(path, ["depth"])
+
+
+def test_broken_yaml_is_refused(tmp_path):
+    path = tmp_path / "branch_points.yaml"
+    path.write_text("depth: [")
+    with pytest.raises(ArtifactError, match="are not YAML"):
+        read_branch_points(path, ["depth"])
+
+
+def test_unknown_and_missing_tasks_are_named(tmp_path):
+    path = tmp_path / "branch_points.yaml"
+    path.write_text("depht: blocks.1\n")
+    with pytest.raises(UnknownNameError, match="Unknown task `depht`, did you mean `depth`"):
+        read_branch_points(path, ["depth"])
+    path.write_text("depth: blocks.1\n")
+    with pytest.raises(ArtifactError, match="lack task `edges`. Add a line for each"):
+        read_branch_points(path, ["depth", "edges"])

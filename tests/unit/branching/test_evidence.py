@@ -1,0 +1,55 @@
+import pytest
+
+from lomt.branching import density_profile
+from lomt.models import Layer
+from lomt.sparsity import LayerSparsity, SparsityReport
+
+
+def layer(name, *, is_bypassable=True, kind="block"):
+    return Layer(name, kind, channels=8, reduction=8, params=1, macs=1, is_bypassable=is_bypassable)
+
+
+def report(**zero_of_100):
+    return SparsityReport(
+        tuple(
+            LayerSparsity(name.replace("_", "."), "backbone", 100, zero, 9)
+            for name, zero in zero_of_100.items()
+        )
+    )
+
+
+def test_density_of_a_block_is_that_of_its_sparsest_convolution():
+    profile = density_profile("depth", [report(b_conv1=20, b_conv2=70)], [layer("b")])
+
+    assert profile.layers[0].densities == pytest.approx((0.3,))
+
+
+def test_shortcut_and_gate_convolutions_do_not_count():
+    found = report(b_conv1=20, b_downsample_0=100, b_se_conv=100)
+
+    assert density_profile("depth", [found], [layer("b")]).layers[0].density == pytest.approx(0.8)
+
+
+def test_trials_are_kept_apart_and_all_must_be_active():
+    profile = density_profile("depth", [report(b_conv1=50), report(b_conv1=99)], [layer("b")])
+
+    assert profile.layers[0].densities == pytest.approx((0.5, 0.01))
+    assert profile.layers[0].density == pytest.approx(0.255)
+    assert not profile.layers[0].is_active(0.01)
+    assert profile.layers[0].is_active(0.005)
+
+
+def test_convolution_layers_and_names_that_begin_alike():
+    found = report(b_conv1=10, b_conv10=90)
+    profile = density_profile("depth", [found], [layer("b.conv1", kind="conv"), layer("b.conv10", kind="conv")])
+
+    assert [e.density for e in profile.layers] == pytest.approx([0.9, 0.1])
+
+
+def test_layers_without_groups_are_left_out():
+    assert density_profile("depth", [report(b_conv1=0)], [layer("b"), layer("pool")]).layers[-1].layer == "b"
+
+
+def test_no_report_is_refused():
+    with pytest.raises(ValueError, match="at least one sparsity report of task `depth`, but got none"):
+        density_profile("depth", [], [layer("b")])

@@ -1,0 +1,79 @@
+import pytest
+
+from lomt.branching import RULES, DensityProfile, LayerEvidence, branch_point
+from lomt.errors import UnknownNameError
+
+
+def profile(pattern, bypassable=None):
+    """A profile from a string: ``#`` a dense layer, ``-`` a dead one; upper row ``|`` bypassable, blank not."""
+    bypassable = bypassable or "|" * len(pattern)
+    return DensityProfile(
+        "depth",
+        tuple(
+            LayerEvidence(f"layer{i}", (0.9 if mark == "#" else 0.0,), way == "|")
+            for i, (mark, way) in enumerate(zip(pattern, bypassable, strict=True))
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "bypassable", "expected"),
+    [
+        ("######", None, 5),  # nothing died: all of the backbone is needed
+        ("###---", None, 2),
+        ("#-##--", None, 3),  # one dead layer is no run
+        ("##--##", None, 1),  # the first run ends it, whatever comes after
+        ("#####-", None, 4),  # dead up to the end counts as a run
+        ("####-#", None, 5),
+        ("##-#-#", "|||  |"[:6], 5),
+        ("###-#-", "|||| |", 2),  # a layer that cannot die lies inside the run
+        ("###-##", "||| ||", 5),  # nor does one begin a run
+        ("------", None, 0),  # nothing survived: the shallowest layer is all there is
+    ],
+)
+def test_before_first_dead_run(pattern, bypassable, expected):
+    assert branch_point(profile(pattern, bypassable)) == f"layer{expected}"
+
+
+def test_layer_that_cannot_die_is_no_evidence():
+    """The stage start at 4 is alive because it must be; the last layer that chose to live is 3."""
+    found = profile("######--", "|| |  ||")
+
+    assert branch_point(found, rule="before_first_dead_run") == "layer3"
+    assert branch_point(found, rule="last_active_bypassable") == "layer3"
+    assert branch_point(found, rule="deepest_active") == "layer5"
+
+
+def test_last_active_looks_past_dead_runs():
+    assert branch_point(profile("##--#-"), rule="last_active_bypassable") == "layer4"
+
+
+def test_density_threshold_is_half_of_the_densest():
+    layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate((0.8, 0.6, 0.41, 0.39, 0.1)))
+
+    assert branch_point(DensityProfile("depth", layers), rule="density_threshold") == "layer2"
+
+
+def test_activity_is_the_share_that_must_survive():
+    layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate((0.9, 0.05, 0.04)))
+    found = DensityProfile("depth", layers)
+
+    assert branch_point(found, activity=0.01) == "layer2"
+    assert branch_point(found, activity=0.1) == "layer0"
+
+
+def test_unknown_rule_is_named():
+    with pytest.raises(UnknownNameError, match="Unknown rule `deepest`, did you mean `deepest_active`"):
+        branch_point(profile("##"), rule="deepest")
+
+
+def test_empty_profile_is_refused():
+    with pytest.raises(ValueError, match="profile of task `depth` to have layers"):
+        branch_point(DensityProfile("depth", ()))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_answers_with_a_layer_of_the_profile(rule):
+    for pattern in ("#", "-", "#-#-#-", "------", "######"):
+        found = profile(pattern)
+        assert branch_point(found, rule=rule) in {e.layer for e in found.layers}

@@ -1,0 +1,65 @@
+"""A run killed in the middle of every stage ends with the weights of one never killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+RECIPE = Path(__file__).with_name("tiny.yaml")
+ROOT = Path(__file__).parents[3]
+
+
+def command(out):
+    changes = ("train.checkpoint_s=0.001", "train.epochs=4", "locate.train.epochs=2", "data.counts.train=64")
+    options = [option for change in changes for option in ("--set", change)]
+    return [sys.executable, "-m", "lomt.cli", "run", str(RECIPE), "--out", str(out), *options]
+
+
+def start(out):
+    return subprocess.Popen(
+        command(out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def kill_in(stage, out):
+    """Start the run, wait until the stage says that it begins, let it work for a moment, kill it."""
+    process = start(out)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(f"{stage}:"):
+            break
+    else:
+        pytest.fail(f"stage {stage} did not begin")
+    time.sleep(0.7)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def finish(out):
+    output, _ = start(out).communicate(timeout=300)
+    assert "delta_m" in output, output[-2000:]
+
+
+@pytest.mark.slow
+def test_killed_in_each_stage_ends_the_same(tmp_path):
+    finish(tmp_path / "whole")
+    for stage in ("train", "locate", "rewire", "export", "bench"):
+        kill_in(stage, tmp_path / "killed")
+    finish(tmp_path / "killed")
+
+    for folder in ("dense", "rewired"):
+        expected, found = (load_file(tmp_path / n / folder / "model.safetensors") for n in ("whole", "killed"))
+        assert expected.keys() == found.keys()
+        assert all(expected[name].equal(found[name]) for name in expected)
+    points = [(tmp_path / n / "locate" / "branch_points.yaml").read_text() for n in ("whole", "killed")]
+    assert points[0] == points[1]
+    assert not list((tmp_path / "killed").rglob("*.partial"))

@@ -1,0 +1,194 @@
+import json
+import shutil
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import yaml
+
+from lomt.errors import ArtifactError, DataError, UnknownNameError
+from lomt.models import load_model
+from lomt.pipeline import STAGES, run
+from lomt.recipe import load_recipe
+from lomt.training import SilentProgress
+
+RECIPE = Path(__file__).with_name("tiny.yaml")
+
+
+class Messages(SilentProgress):
+    """Remembers what the run said."""
+
+    def __init__(self):
+        self.texts = []
+
+    def message(self, text):
+        self.texts.append(text)
+
+
+def go(out, *overrides, **choices):
+    messages = Messages()
+    summary = run(load_recipe(str(RECIPE), overrides), out, progress=messages, **choices)
+    return summary, messages.texts
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    summary, texts = go(out)
+    return out, summary, texts
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+
+
+def test_every_stage_leaves_its_artefacts(finished):
+    out, _, texts = finished
+    assert [text.split(":")[0] for text in texts if ":" in text][0] == "train"
+    for name in (
+        "recipe.yaml",
+        "dense/model.safetensors",
+        "dense/metrics.json",
+        "dense/history.jsonl",
+        "locate/depth/sparsity.json",
+        "locate/branch_points.yaml",
+        "rewired/structure.json",
+        "rewired/metrics.json",
+        "deploy/model.onnx",
+        "deploy/verification.json",
+        "bench/latency.json",
+    ):
+        assert (out / name).is_file(), name
+    assert not list(out.rglob("*.checkpoint"))
+    assert not list(out.rglob("*.partial"))
+
+
+def test_stored_recipe_is_complete_and_runs_again(finished):
+    out, _, _ = finished
+    text = (out / "recipe.yaml").read_text()
+
+    assert "lomt 0." in text.splitlines()[0]
+    assert "data fingerprint" in text.splitlines()[1]
+    assert load_recipe(str(out / "recipe.yaml")) == load_recipe(str(RECIPE))
+    assert yaml.safe_load(text)["locate"]["train"]["optimizer"]["lr"] == 1e-3
+
+
+def test_rewired_model_and_onnx_are_what_branch_points_say(finished):
+    out, summary, _ = finished
+    chosen = yaml.safe_load((out / "locate" / "branch_points.yaml").read_text())
+
+    assert load_model(out / "rewired").branch_points == chosen == summary.branch_points
+    session = onnxruntime.InferenceSession(out / "deploy" / "model.onnx")
+    assert [o.name for o in session.get_outputs()] == ["segmentation", "depth"]
+    assert json.loads(session.get_modelmeta().custom_metadata_map["branch_points"]) == chosen
+
+
+def test_onnx_metrics_are_those_of_pytorch(finished):
+    out, _, _ = finished
+    stored = json.loads((out / "dense" / "metrics.json").read_text())["metrics"]
+    again = json.loads((out / "deploy" / "verification.json").read_text())["files"]["dense.onnx"]["metrics"]
+
+    assert again["depth"]["abs_error"] == pytest.approx(stored["depth"]["abs_error"], rel=1e-4)
+
+
+def test_summary_shows_every_task_cost_and_interval(finished):
+    _, summary, _ = finished
+    text = str(summary)
+
+    for expected in ("segmentation", "abs_error", "parameters (M)", "MACs (M)", "file (MB)", "95 % interval"):
+        assert expected in text
+    assert "delta_m" in text
+    assert "baseline dense" in text
+    values = summary.to_dict()
+    assert values["costs"]["rewired"]["params"] < values["costs"]["dense"]["params"]
+    json.dumps(values)
+
+
+def test_second_run_does_nothing(finished):
+    out, summary, _ = finished
+    again, texts = go(out)
+
+    assert texts == []
+    assert again.to_dict() == summary.to_dict()
+
+
+def test_changed_setting_runs_its_stage_and_those_after(copy):
+    _, texts = go(copy, "rewire.train.epochs=2")
+
+    assert [text.split(":")[0] for text in texts] == ["rewire", "export", "bench"]
+
+
+def test_edited_branch_points_are_used(copy):
+    path = copy / "locate" / "branch_points.yaml"
+    path.write_text("segmentation: layer3.0\ndepth: layer2.0\n")
+    summary, texts = go(copy, last="rewire")
+
+    assert [text.split(":")[0] for text in texts] == ["rewire"]
+    assert summary.branch_points == {"segmentation": "layer3.0", "depth": "layer2.0"}
+
+
+def test_branch_points_from_a_file_need_no_locate(copy, tmp_path):
+    shutil.rmtree(copy / "locate")
+    path = tmp_path / "mine.yaml"
+    path.write_text("segmentation: layer2.0.conv1\ndepth: layer2\n")
+    summary, _ = go(copy, first="rewire", last="rewire", branch_points=path)
+
+    assert summary.branch_points["segmentation"] == "layer2.0.conv1"
+    assert load_model(copy / "rewired").backbone.channels["layer2.0.conv1"] > 0
+
+
+def test_unknown_layer_in_branch_points_is_named(copy):
+    (copy / "locate" / "branch_points.yaml").write_text("segmentation: layer9\ndepth: layer2.0\n")
+    with pytest.raises(UnknownNameError, match="Unknown layer of task `segmentation` `layer9`"):
+        go(copy, last="rewire")
+
+
+def test_stage_without_the_one_before_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match=r"to hold a finished stage .* Run the earlier stages first"):
+        go(tmp_path / "new", first="locate", last="locate")
+
+
+def test_directory_of_another_recipe_is_refused_and_kept(copy):
+    before = sorted(p.name for p in copy.rglob("*"))
+    with pytest.raises(ArtifactError, match=r"belong to recipe `other`, but it belongs to `tiny`.*--out"):
+        go(copy, "name=other")
+
+    assert sorted(p.name for p in copy.rglob("*")) == before
+
+
+def test_foreign_directory_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ArtifactError, match="to be a run directory or an empty one, but it holds something else"):
+        go(tmp_path)
+
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_damaged_artefact_is_named(copy):
+    (copy / "dense" / "stage.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"stage\.json is damaged .* Delete it and run its stage again"):
+        go(copy)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "message"),
+    [("lokate", "bench", "Unknown stage `lokate`, did you mean `locate`"), ("bench", "train", "`bench` or later")],
+)
+def test_stage_names_are_checked(tmp_path, first, last, message):
+    with pytest.raises(ValueError, match=message):
+        go(tmp_path / "new", first=first, last=last)
+
+
+def test_task_without_data_is_named(tmp_path):
+    with pytest.raises(UnknownNameError, match="Unknown target of task `albedo` `albedo`"):
+        go(tmp_path / "new", "tasks.albedo={kind: depth}")
+
+
+def test_task_of_another_kind_is_named(tmp_path):
+    with pytest.raises(DataError, match="kind depth, because `tasks.depth.kind` says so, but it is of kind edges"):
+        go(tmp_path / "new", "tasks.depth.target=edges")
+
+
+def test_stages_are_in_order():
+    assert STAGES == ("train", "locate", "rewire", "export", "bench")
