@@ -8,7 +8,7 @@ import torch
 from jaxtyping import install_import_hook
 
 # Checks every shape in lomt's annotations while tests run. It must be in place before lomt is imported.
-_HOOK = install_import_hook("lomt", "beartype.beartype")
+_HOOK = install_import_hook("lomt", "shape_checks.checked")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)

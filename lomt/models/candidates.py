@@ -8,7 +8,7 @@ from timm.models import get_notrace_modules
 from torch import fx, nn
 
 from lomt.models.graph import NotTraceableError, Trace, is_torch_layer, sources, trace
-from lomt.models.measure import Measurement, image_size, is_map, measure, reduction_of
+from lomt.models.measure import Measurement, image_size, is_map, measure, reduction_of, without_data
 
 __all__ = ["Candidate", "FeatureGraph", "LayerKind", "feature_graph", "timm_features"]
 
@@ -38,9 +38,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class FeatureGraph:
-    """A backbone with its graph in both modes and its candidate layers in forward order."""
+    """A backbone, its copy without data, its graph in both modes and its candidates in forward order."""
 
     backbone: nn.Module
+    twin: nn.Module
     trace: Trace
     train_trace: Trace
     candidates: tuple[Candidate, ...]
@@ -57,8 +58,9 @@ def feature_graph(backbone: nn.Module) -> FeatureGraph:
     Raises:
         NotTraceableError: There is no graph, or its features are not (batch, channels, height, width).
     """
-    traced = trace(backbone, training=False)
-    seen = measure(backbone, traced.graph, image_size(backbone))
+    twin = without_data(backbone)
+    traced = trace(twin, training=False)
+    seen = measure(twin, traced.graph, image_size(backbone))
     _check_layout(backbone, traced, seen)
     names: dict[str, LayerKind] = {}
     for name, kind in _named_kinds(backbone, traced, seen):
@@ -67,9 +69,8 @@ def feature_graph(backbone: nn.Module) -> FeatureGraph:
     if not names:
         raise NotTraceableError("no layer puts out features of the form (batch, channels, height, width)")
     candidates = [_candidate(name, kind, traced, seen) for name, kind in names.items()]
-    return FeatureGraph(
-        backbone, traced, trace(backbone, training=True), _in_forward_order(traced, candidates)
-    )
+    train_trace = trace(twin, training=True)
+    return FeatureGraph(backbone, twin, traced, train_trace, _in_forward_order(traced, candidates))
 
 
 def _candidate(name: str, kind: LayerKind, traced: Trace, seen: Measurement) -> Candidate:

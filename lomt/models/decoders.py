@@ -150,7 +150,7 @@ def _classifier(spec: DecoderSpec, in_channels: int, out_channels: int) -> nn.Mo
     return nn.Sequential(parts)
 
 
-_BUILDERS: dict[tuple[DecoderKind, bool], Callable[[DecoderSpec, int, int], nn.Module]] = {
+_BUILDERS: dict[tuple[str, bool], Callable[[DecoderSpec, int, int], nn.Module]] = {
     ("aspp", True): AsppDecoder,
     ("linear", True): _pixel_projection,
     ("linear", False): _classifier,

@@ -7,15 +7,15 @@ that it returned (not the last operation recorded inside it), and every module t
 depth therefore keep their class and their own train or eval mode.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 
-__all__ = ["NotTraceableError", "Trace", "is_torch_layer", "is_whole", "sources", "switched", "trace"]
+__all__ = ["NotTraceableError", "Trace", "is_torch_layer", "is_whole", "sources", "trace"]
 
 
 class NotTraceableError(Exception):
@@ -30,18 +30,20 @@ class Trace:
         graph: Operations in the order they run.
         outputs: The node whose value each module returned, by the module's dotted name.
         own_nodes: Functions that a module's ``forward`` calls itself, by the module's dotted name.
+        constants: Tensors that ``forward`` makes from numbers alone, by the name the graph gives them.
     """
 
     graph: fx.Graph
     outputs: Mapping[str, fx.Node]
     own_nodes: Mapping[str, tuple[fx.Node, ...]]
+    constants: Mapping[str, torch.Tensor]
 
 
 def trace(backbone: nn.Module, training: bool) -> Trace:
     """Record the graph of the backbone in train or in eval mode.
 
     Args:
-        backbone: Model with one image tensor as input; left as it was.
+        backbone: Model with one image tensor as input and without data; its mode is set.
         training: Mode to record.
 
     Raises:
@@ -49,14 +51,13 @@ def trace(backbone: nn.Module, training: bool) -> Trace:
     """
     tracer = _Tracer()
     try:
-        with switched(backbone, training):
-            graph = tracer.trace(backbone)
+        graph = tracer.trace(backbone.train(training))
     except Exception as error:  # FX runs the model's own code: anything may be raised
         text = str(error).splitlines()
         raise NotTraceableError(f"torch.fx: {type(error).__name__}: {text[0] if text else ''}") from error
     _check_no_hidden_writes(graph)
     own_nodes = {path: tuple(nodes) for path, nodes in tracer.own_nodes.items()}
-    return Trace(graph, dict(tracer.outputs), own_nodes)
+    return Trace(graph, dict(tracer.outputs), own_nodes, _taken_constants(backbone, graph))
 
 
 def is_whole(module: nn.Module) -> bool:
@@ -84,19 +85,18 @@ def sources(node: fx.Node) -> set[fx.Node]:
     return found
 
 
-@contextmanager
-def switched(module: nn.Module, training: bool) -> Iterator[None]:
-    """Hold a module in train or eval mode; afterwards every submodule has its own mode again."""
-    modes = {part: part.training for part in module.modules()}
-    module.train(training)
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+def _taken_constants(backbone: nn.Module, graph: fx.Graph) -> dict[str, torch.Tensor]:
+    """Take the data of the tensors that FX has left on the model; the model, without data, keeps shapes."""
+    names = {str(node.target) for node in graph.nodes if node.op == "get_attr"} & set(vars(backbone))
+    constants = {name: getattr(backbone, name) for name in names}
+    for name, value in constants.items():
+        setattr(backbone, name, value.to("meta"))
+    return constants
 
 
 class _Tracer(fx.Tracer):
+    proxy_buffer_attributes = True
+
     def __init__(self) -> None:
         functions = [function for function in get_notrace_functions() if callable(function)]
         super().__init__(autowrap_functions=tuple(functions))

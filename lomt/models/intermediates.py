@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lomt.errors import UnknownNameError, UnsupportedLayerError
 from lomt.models.candidates import timm_features
@@ -153,8 +154,9 @@ def _costs(model: Any, names: list[str], size: tuple[int, int]) -> Iterator[tupl
     """Prune a model layer by layer from the end; yields parameters and multiply-accumulates."""
     for index in reversed(range(len(names))):
         model.prune_intermediate_layers([index])
+        flops = FlopCounterMode(display=False)
         try:
-            with counting() as flops:
+            with counting(flops):
                 _intermediates(model, torch.empty(1, 3, *size), [index])
         except AssertionError as error:
             raise ValueError(

@@ -68,7 +68,7 @@ def list_layers(
         listed = list_intermediates(backbone, size, granularity, str(reason))
         return [Layer(**facts, is_bypassable=False) for facts in listed]
     try:
-        seen = measure(backbone, graph.trace.graph, size)
+        seen = measure(graph.twin, graph.trace.graph, size, counts=True)
     except NotTraceableError as error:
         raise ValueError(
             f"Expected `size` to be one that the backbone takes, but got {size}: {error}"
@@ -134,8 +134,8 @@ def _weights(graph: FeatureGraph) -> _Weights:
             found[node] = list(graph.backbone.get_submodule(target).parameters())
         elif node.op == "get_attr":
             owner, _, name = target.rpartition(".")
-            value = getattr(graph.backbone.get_submodule(owner), name)
-            found[node] = [value] if isinstance(value, nn.Parameter) else []
+            value = graph.backbone.get_submodule(owner)._parameters.get(name)
+            found[node] = [] if value is None else [value]
     return found
 
 

@@ -31,7 +31,7 @@ class Measurement:
     Args:
         size: Height and width of the images in pixels.
         shapes: Shape of every node that carries a tensor.
-        macs: Multiply-accumulates of every node.
+        macs: Multiply-accumulates of every node, 0 where they were not counted.
         overwritten: Nodes whose tensor is changed in place by a later node.
     """
 
@@ -42,24 +42,31 @@ class Measurement:
 
 
 def measure(
-    backbone: nn.Module, graph: fx.Graph, size: tuple[int, int], *, training: bool = False, batch: int = 1
+    twin: nn.Module,
+    graph: fx.Graph,
+    size: tuple[int, int],
+    *,
+    training: bool = False,
+    batch: int = 1,
+    counts: bool = False,
 ) -> Measurement:
-    """Run a graph of the backbone on images without data.
+    """Run a graph of a backbone on images without data.
 
     Args:
-        backbone: The modules that the graph calls; left as they were.
+        twin: The backbone :func:`without_data`; its mode is set.
         graph: A graph of the backbone, for example from :func:`lomt.models.graph.trace`.
         size: Height and width of the images in pixels.
         training: Mode in which the modules run.
         batch: Number of images.
+        counts: Whether to count multiply-accumulates, which takes longer.
 
     Raises:
         NotTraceableError: The graph cannot run on images of this size.
     """
-    run = _Run(without_data(backbone).train(training), graph)
+    flops = FlopCounterMode(display=False)
+    run = _Run(twin.train(training), graph, flops)
     try:
-        with counting() as flops:
-            run.flops = flops
+        with counting(flops if counts else contextlib.nullcontext()):
             run.run(torch.empty(batch, 3, *size))
     except Exception as error:  # the model's own code runs: anything may be raised
         text = str(error).splitlines()
@@ -78,11 +85,10 @@ def without_data(module: AnyModule) -> AnyModule:
 
 
 @contextlib.contextmanager
-def counting() -> Iterator[FlopCounterMode]:
-    """Count operations of modules :func:`without_data`; attention is spelt out, so that it is counted."""
-    flops = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.device("meta"), flops:
-        yield flops
+def counting(counter: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Run modules :func:`without_data` under a counter; attention is spelt out, so that it is counted."""
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), torch.device("meta"), counter:
+        yield
 
 
 def image_size(backbone: nn.Module) -> tuple[int, int]:
@@ -121,10 +127,10 @@ def is_map(shape: tuple[int, ...] | None) -> bool:
 class _Run(fx.Interpreter):
     """Notes shape, cost and version of every node's tensor."""
 
-    def __init__(self, backbone: nn.Module, graph: fx.Graph) -> None:
-        super().__init__(backbone, garbage_collect_values=False, graph=graph)
+    def __init__(self, twin: nn.Module, graph: fx.Graph, flops: FlopCounterMode) -> None:
+        super().__init__(twin, garbage_collect_values=False, graph=graph)
         self.extra_traceback = False
-        self.flops: FlopCounterMode
+        self.flops = flops
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.macs: dict[fx.Node, int] = {}
         self.versions: dict[fx.Node, int] = {}

@@ -100,10 +100,12 @@ class GraphBackbone(Backbone):
             False: _cut(graph.trace, self.layer_names, overwritten),
         }
         memo: dict[int, Any] = {}
-        for cut in graphs.values():
-            for node in cut.nodes:
-                if node.op in ("call_module", "get_attr"):
-                    _adopt(self, graph.backbone, str(node.target), memo)
+        constants = {**graph.trace.constants, **graph.train_trace.constants}
+        for node in (*graphs[True].nodes, *graphs[False].nodes):
+            if node.op == "get_attr" and node.target in constants:
+                self.register_buffer(str(node.target), constants[str(node.target)], persistent=False)
+            elif node.op in ("call_module", "get_attr"):
+                _adopt(self, graph.backbone, str(node.target), memo)
         # The generated functions take `self` as their argument: copying the module copies nothing stale.
         self._run_in_mode: dict[bool, Callable[..., dict[str, Tensor]]] = {
             training: type(fx.GraphModule(self, cut)).forward for training, cut in graphs.items()
@@ -120,7 +122,7 @@ def _overwritten(graph: FeatureGraph, layer_names: Sequence[str]) -> frozenset[s
     found: set[str] = set()
     for trace, training, batch in ((graph.trace, False, 1), (graph.train_trace, True, 2)):
         cut = _cut(trace, layer_names)
-        seen = measure(graph.backbone, cut, size, training=training, batch=batch)
+        seen = measure(graph.twin, cut, size, training=training, batch=batch)
         features = cast(dict[str, fx.Node], cut.output_node().args[0])
         found |= {name for name, node in features.items() if node in seen.overwritten}
     return frozenset(found)

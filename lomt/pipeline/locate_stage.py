@@ -37,8 +37,9 @@ def run_locate(context: Context) -> None:
 
 
 def _layers(context: Context) -> tuple[Layer, ...]:
-    granularity = context.recipe.locate.granularity
-    return tuple(layer for layer in context.parts.layers[granularity] if layer.kind == granularity)
+    layers, granularity = context.parts.layers, context.recipe.locate.granularity
+    # A backbone that cannot be traced has stages only.
+    return tuple(layer for layer in layers if layer.kind == granularity) or layers
 
 
 def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> SparsityReport:

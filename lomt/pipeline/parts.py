@@ -116,13 +116,9 @@ class Parts:
         return BackboneSpec(settings.name, settings.output_stride, settings.options)
 
     @cached_property
-    def layers(self) -> dict[str, tuple[Layer, ...]]:
-        """Candidate layers with their costs, by granularity."""
-        size = self.recipe.data.size
-        return {
-            granularity: tuple(list_layers(self.backbone, size, granularity))
-            for granularity in ("block", "conv")
-        }
+    def layers(self) -> tuple[Layer, ...]:
+        """Candidate layers of every kind with their costs, in forward order."""
+        return tuple(list_layers(self.backbone, self.recipe.data.size, "all"))
 
     @cached_property
     def normalisation(self) -> dict[str, tuple[float, ...]]:

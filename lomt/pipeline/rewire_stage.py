@@ -50,7 +50,7 @@ def _branch_points(context: Context, file: Path | None) -> dict[str, str]:
     else:
         path = file or context.directory.path / "locate" / "branch_points.yaml"
         chosen = read_branch_points(path, list(context.recipe.tasks))
-    known = {layer.name for layers in context.parts.layers.values() for layer in layers}
+    known = {layer.name for layer in context.parts.layers}
     for task, layer in chosen.items():
         if layer not in known:
             raise UnknownNameError(f"layer of task `{task}`", layer, known)

@@ -25,6 +25,8 @@ METRICS = ("euclidean", "adam")
 
 # A bunch of small layers shares the cost of short operations and still fits the cache.
 _MOST_WEIGHTS = 2**18
+# With fewer weights a second thread waits for the interpreter more than it works.
+_WORTH_A_THREAD = {"euclidean": 2**22, "adam": 2**20}
 
 
 class GroupLasso:
@@ -196,7 +198,8 @@ class GroupLasso:
         steps = self._layer_steps(optimizer)
         on_cpu = {name: step for name, step in steps.items() if step.weight.device.type == "cpu"}
         elsewhere = {name: step for name, step in steps.items() if name not in on_cpu}
-        run_in_threads(self._take_steps, _bunches(on_cpu))
+        weights = sum(step.weight.numel() for step in on_cpu.values())
+        run_in_threads(self._take_steps, _bunches(on_cpu), weights // _WORTH_A_THREAD[self.metric])
         for bunch in _bunches(elsewhere):
             self._take_steps(bunch)
 
@@ -234,7 +237,9 @@ class GroupLasso:
         return replace(
             step,
             second_moment=state["max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"],
-            correction=1 - float(options["betas"][1]) ** float(state["step"]) if self.bias_correction else 1.0,
+            correction=1 - float(options["betas"][1]) ** float(state["step"])
+            if self.bias_correction
+            else 1.0,
             eps=float(options["eps"]),
             norms=self._norms.get(name),
         )

@@ -21,6 +21,8 @@ __all__ = ["LayerStep", "Scratch", "adam_steps_", "euclidean_steps_"]
 _MOST_SWEEPS = 5
 # Above this share of unsettled groups another sweep over the layers is cheaper than gathering them.
 _FEW = 0.03
+# Weights handled at a time; the intermediate values of that many stay in the processor's cache.
+_CHUNK = 2**18
 # Closer to the threshold than this, sums in float32 cannot tell whether a group is zero.
 _ZERO_MARGIN = 1e-4
 
@@ -108,8 +110,9 @@ def adam_steps_(layers: Sequence[LayerStep], scratch: Scratch) -> list[Tensor]:
     for layer, work, view, metric, ratio in zip(
         layers, works, views, metrics, _cut(ratios, views), strict=True
     ):
-        divisor = torch.addcdiv(one, _spread(ratio, view), _rows(metric), out=scratch.take("u", _rows(view)))
-        _rows(view).div_(divisor)
+        spread = _spread(ratio, view)
+        for rows, d in zip(_chunks(view), _chunks(metric), strict=True):
+            rows.div_(torch.addcdiv(one, spread, d, out=scratch.take("u", rows)))
         if work is not layer.weight:
             layer.weight.copy_(work)
     return list(norms.split([layer.groups.count for layer in layers]))
@@ -168,12 +171,15 @@ def _sweep(
     for view, metric, tau, theta, total_, slope_ in zip(
         views, metrics, taus, *(_cut(x, views) for x in (norms, total, slope)), strict=True
     ):
-        rows = _rows(view)
-        u, a = scratch.take("u", rows), scratch.take("a", rows)
-        torch.addcdiv(_spread(theta, view), one, _rows(metric), value=tau, out=u)
-        torch.div(rows, u, out=a)
-        _sums_into(total_, a.mul_(a))
-        _sums_into(slope_, a.div_(u))
+        start = _spread(theta, view)
+        sums: list[tuple[Tensor, Tensor]] = []
+        for rows, d in zip(_chunks(view), _chunks(metric), strict=True):
+            u, a = scratch.take("u", rows), scratch.take("a", rows)
+            torch.addcdiv(start, one, d, value=tau, out=u)
+            torch.div(rows, u, out=a)
+            sums.append((a.mul_(a).sum(dim=1), a.div_(u).sum(dim=1)))
+        for out, parts in zip((total_, slope_), zip(*sums, strict=True), strict=True):
+            _gather(parts, out)
     return total, slope
 
 
@@ -198,8 +204,9 @@ def _newton(norms: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor
 def _norms(views: Sequence[Tensor], scratch: Scratch) -> Tensor:
     squares = views[0].new_empty(sum(view.shape[0] * view.shape[2] for view in views))
     for view, part in zip(views, _cut(squares, views), strict=True):
-        rows = _rows(view)
-        _sums_into(part, torch.mul(rows, rows, out=scratch.take("a", rows)))
+        _gather(
+            [torch.mul(rows, rows, out=scratch.take("a", rows)).sum(dim=1) for rows in _chunks(view)], part
+        )
     return squares.sqrt_()
 
 
@@ -225,12 +232,22 @@ def _taus(taus: Sequence[float], views: Sequence[Tensor], like: Tensor) -> Tenso
     return values.repeat_interleave(counts, output_size=len(like))
 
 
-def _sums_into(out: Tensor, rows: Tensor) -> None:
-    """Sum (blocks, reduced, channels x kernel) to (blocks, channels)."""
-    if rows.shape[2] == out.shape[1]:
-        torch.sum(rows, dim=1, out=out)
+def _chunks(view: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows, (blocks, reduced, channels x kernel), in pieces that fit the cache."""
+    rows = _rows(view)
+    blocks, reduced, _ = rows.shape
+    if blocks > 1 or rows.numel() <= _CHUNK:
+        return (rows,)
+    return rows.split(max(1, _CHUNK * reduced // rows.numel()), dim=1)
+
+
+def _gather(parts: Sequence[Tensor], out: Tensor) -> None:
+    """Add up the chunks' sums, (blocks, channels x kernel), over the kernel too, to (blocks, channels)."""
+    total = parts[0] if len(parts) == 1 else torch.stack(list(parts)).sum(dim=0)
+    if total.shape == out.shape:
+        out.copy_(total)
     else:
-        torch.sum(rows.sum(dim=1).view(*out.shape, -1), dim=2, out=out)
+        torch.sum(total.view(*out.shape, -1), dim=2, out=out)
 
 
 def _spread(values: Tensor, view: Tensor) -> Tensor:

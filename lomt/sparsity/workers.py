@@ -16,24 +16,27 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def run_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+def run_in_threads(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], most_threads: int
+) -> list[_Result]:
     """Call a function on every item, in as many threads as torch may use, at most eight.
 
     torch itself would split every single operation among its threads and wait for the slowest each time. With
     many short operations that waiting dominates as soon as another process wants the processor too. Here each
-    thread runs its operations alone, and there is one wait at the end. It also makes results independent
-    of the number of threads.
+    thread runs its operations alone, and there is one wait at the end. It also makes results independent of the
+    number of threads.
 
     Args:
         function: Works on tensors of the CPU; must be safe to call on two items at once.
         items: What to call it on.
+        most_threads: How many threads the work is worth.
 
     Returns:
         The results in the order of `items`.
     """
-    count = min(torch.get_num_threads(), _MOST_THREADS)
-    if count == 1:
+    if torch.get_num_threads() == 1:
         return [function(item) for item in items]
+    count = max(1, min(torch.get_num_threads(), most_threads, _MOST_THREADS))
     return list(_pool(count, os.getpid()).map(function, items))
 
 

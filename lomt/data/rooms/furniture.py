@@ -125,7 +125,7 @@ def bin_(rng: Random) -> Piece:
 
 def floor_lamp(rng: Random) -> Piece:
     """A pole with a round or cylindrical shade."""
-    height, radius = rng.uniform(1.3, 1.75), rng.uniform(0.14, 0.22)
+    height, radius = rng.uniform(1.3, 1.7), rng.uniform(0.14, 0.22)
     pole, shade = materials.paint(rng, 0.05, 0.8, 0.3), materials.glow(rng)
     parts = (
         Cylinder(0.0, 0.0, 0.16, -0.03, 0.0, pole),

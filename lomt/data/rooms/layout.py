@@ -14,7 +14,6 @@ from lomt.data.rooms.scene import SCENES, Cylinder, Item, Room, Sphere, Vector
 
 __all__ = ["furnish"]
 
-
 _EXTRAS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "bedroom": {"cupboard": 0.9, "table": 0.5, "lamp": 0.6, "chair": 0.35, "crate": 0.2},
@@ -52,7 +51,8 @@ def furnish(rng: Random, scene: str, size: tuple[int, int]) -> tuple[Room, Camer
     for class_name, counts in _ON_WALLS.items():
         for _ in range(rng.choice(counts)):
             place.hang(HANGINGS[class_name](rng))
-    across, below, along = rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.5), rng.uniform(0.35, 0.8)
+    # Above all furniture and away from the walls, so that the light is inside no part that casts a shadow.
+    across, below, along = rng.uniform(0.25, 0.75), rng.uniform(0.15, 0.35), rng.uniform(0.35, 0.8)
     light = (across * width, below - height, along * length)
     if rng.random() < 0.4:
         place.items.append(_pendant(rng, light, height))

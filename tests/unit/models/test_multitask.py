@@ -9,7 +9,7 @@ from lomt.errors import UnknownNameError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, MultiTaskModel, load_shared, truncate
 
 SPEC = ModelSpec(
-    backbone=BackboneSpec("mobilenetv3_small_050", output_stride=16, options={"drop_rate": 0.0}),
+    backbone=BackboneSpec("mobilenetv3_small_050", options={"drop_rate": 0.0}),
     decoders={
         "segmentation": DecoderSpec("aspp", width=8),
         "depth": DecoderSpec("linear"),
