@@ -55,7 +55,9 @@ def read_branch_points(path: Path, tasks: Sequence[str]) -> dict[str, str]:
         UnknownNameError: If it names a task that there is not.
     """
     if not path.exists():
-        raise ArtifactError(f"Expected branch points in {path}, but there is no such file. Run `lomt locate` first.")
+        raise ArtifactError(
+            f"Expected branch points in {path}, but there is no such file. Run `lomt locate` first."
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -67,5 +69,7 @@ def read_branch_points(path: Path, tasks: Sequence[str]) -> dict[str, str]:
             raise UnknownNameError("task", task, tasks)
     missing = [task for task in tasks if task not in content]
     if missing:
-        raise ArtifactError(f"Branch points {path} lack task {', '.join(f'`{t}`' for t in missing)}. Add a line for each.")
+        raise ArtifactError(
+            f"Branch points {path} lack task {', '.join(f'`{t}`' for t in missing)}. Add a line for each."
+        )
     return {task: content[task] for task in tasks}

@@ -1,9 +1,9 @@
 """What sparse training says of a task's need for each backbone layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from lomt.models import Layer
 from lomt.sparsity import SparsityReport
@@ -63,37 +63,41 @@ def density_profile(
     reports: Sequence[SparsityReport],
     layers: Sequence[Layer],
     *,
-    shortcuts: Sequence[str] = ("downsample", "shortcut", ".se."),
+    granularity: Literal["block", "conv"] = "block",
+    shortcuts: Sequence[str] = ("downsample", "shortcut"),
 ) -> DensityProfile:
     """Return a task's evidence from the sparsity reports of its trials.
+
+    A block can die when features flow around each convolution of its main path, be it by an identity or by a
+    convolution in the shortcut. Gates such as squeeze-and-excitation do not count.
 
     Args:
         task: The task.
         reports: One sparse training each.
-        layers: Candidate layers in forward order.
-        shortcuts: Parts of names of convolutions that lie beside a block's main path; they do not count for the block.
+        layers: Candidate layers of every kind, in forward order.
+        granularity: Whether the evidence is of blocks or of single convolutions. A backbone that cannot be traced
+            has neither; its stages are taken then.
+        shortcuts: Parts of names of convolutions that lie beside a block's main path.
 
     Raises:
         ValueError: If there is no report.
     """
     if not reports:
         raise ValueError(f"Expected at least one sparsity report of task `{task}`, but got none.")
-    by_trial = [_densities(report) for report in reports]
+    trials = [{layer.name: layer.density for layer in report.layers} for report in reports]
+    can_die = {layer.name: layer.is_bypassable for layer in layers if layer.kind == "conv"}
+    known = [name for name in trials[0] if name in can_die or not can_die]
     evidence = []
-    for layer in layers:
-        inside = [name for name in by_trial[0] if _belongs(name, layer.name, shortcuts)]
-        if not inside:
-            continue
-        densities = tuple(min(trial[name] for name in inside) for trial in by_trial)
-        evidence.append(LayerEvidence(layer.name, densities, layer.is_bypassable))
+    for layer in [layer for layer in layers if layer.kind == granularity] or layers:
+        inside = [name for name in known if _belongs(name, layer.name, shortcuts)]
+        if inside:
+            densities = tuple(min(trial[name] for name in inside) for trial in trials)
+            is_bypassable = all(can_die.get(name, False) for name in inside)
+            evidence.append(LayerEvidence(layer.name, densities, is_bypassable))
     return DensityProfile(task, tuple(evidence))
-
-
-def _densities(report: SparsityReport) -> Mapping[str, float]:
-    return {layer.name: layer.density for layer in report.layers}
 
 
 def _belongs(convolution: str, layer: str, shortcuts: Sequence[str]) -> bool:
     if convolution == layer:
         return True
-    return convolution.startswith(f"{layer}.") and not any(part in f"{convolution}." for part in shortcuts)
+    return convolution.startswith(f"{layer}.") and not any(part in convolution for part in shortcuts)

@@ -16,32 +16,32 @@ _RUN = 2  # dead layers in a row that count as the end of what a task needs
 def before_first_dead_run(profile: DensityProfile, activity: float) -> int:
     """Return the deepest layer before the first run of dead layers.
 
-    A run is two dead layers in a row, or dead layers up to the last one. Layers that cannot die neither begin nor end a run:
-    such a layer between dead ones only carries features past them.
+    A run is two dead layers in a row, or dead layers up to the last one. Layers that cannot die neither begin nor
+    end a run: such a layer between dead ones only carries features past them.
     """
     can_die = [i for i, layer in enumerate(profile.layers) if layer.is_bypassable]
     dead = [i for i in can_die if not profile.layers[i].is_active(activity)]
     for first in dead:
         run = can_die[can_die.index(first) : can_die.index(first) + _RUN]
         if all(i in dead for i in run):
-            return _deepest(profile, lambda i, _: i < first and i in can_die)
+            return max((i for i in can_die if i < first), default=0)
     return len(profile.layers) - 1
 
 
 def last_active_bypassable(profile: DensityProfile, activity: float) -> int:
     """Return the deepest layer that could have died and did not."""
-    return _deepest(profile, lambda _, layer: layer.is_bypassable and layer.is_active(activity))
+    return _deepest(profile, lambda layer: layer.is_bypassable and layer.is_active(activity))
 
 
 def deepest_active(profile: DensityProfile, activity: float) -> int:
     """Return the deepest active layer, also one that could not die."""
-    return _deepest(profile, lambda _, layer: layer.is_active(activity))
+    return _deepest(profile, lambda layer: layer.is_active(activity))
 
 
 def density_threshold(profile: DensityProfile, activity: float) -> int:
     """Return the last layer before the mean density falls below half of the densest layer's and stays there."""
     highest = max(layer.density for layer in profile.layers)
-    return _deepest(profile, lambda _, layer: layer.is_bypassable and layer.density >= 0.5 * highest)
+    return _deepest(profile, lambda layer: layer.is_bypassable and layer.density >= 0.5 * highest)
 
 
 RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
@@ -52,7 +52,9 @@ RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
 }
 
 
-def branch_point(profile: DensityProfile, *, rule: str = "before_first_dead_run", activity: float = 0.01) -> str:
+def branch_point(
+    profile: DensityProfile, *, rule: str = "before_first_dead_run", activity: float = 0.01
+) -> str:
     """Return the layer that a task's decoder should read.
 
     Args:
@@ -71,6 +73,9 @@ def branch_point(profile: DensityProfile, *, rule: str = "before_first_dead_run"
     return profile.layers[RULES[rule](profile, activity)].layer
 
 
-def _deepest(profile: DensityProfile, is_wanted: Callable[[int, LayerEvidence], bool]) -> int:
-    wanted = [i for i, layer in enumerate(profile.layers) if is_wanted(i, layer)]
-    return wanted[-1] if wanted else 0
+def _deepest(profile: DensityProfile, is_wanted: Callable[[LayerEvidence], bool]) -> int:
+    wanted = [i for i, layer in enumerate(profile.layers) if is_wanted(layer)]
+    if wanted:
+        return wanted[-1]
+    # Where no layer can die there is no evidence against any; where all that can have died, the first is enough.
+    return 0 if any(layer.is_bypassable for layer in profile.layers) else len(profile.layers) - 1

@@ -41,7 +41,7 @@ class BackboneSpec:
 
 
 def create_backbone(spec: BackboneSpec, weights: str | Path | None = None) -> nn.Module:
-    """Build the timm model without classifier and without pooling.
+    """Build the timm model without classifier and, where it can go without, without pooling.
 
     Args:
         spec: Name and settings.
@@ -73,11 +73,20 @@ def _create(spec: BackboneSpec, pretrained: bool) -> nn.Module:
         options["output_stride"] = spec.output_stride
     try:
         return timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="", **options)
-    except (TypeError, NotImplementedError, AssertionError) as error:
+    except _REFUSALS:
+        # Some models cannot go without pooling; it lies behind every layer and goes when they are cut.
+        pass
+    try:
+        return timm.create_model(spec.name, pretrained=pretrained, num_classes=0, **options)
+    except _REFUSALS as error:
         raise ValueError(
             f"Expected `options` and `output_stride` of backbone `{spec.name}` to be ones that timm's model "
             f"takes, but got {options}: {error}"
         ) from error
+
+
+_REFUSALS = (TypeError, NotImplementedError, AssertionError)
+"""What timm's models raise on arguments that they do not take."""
 
 
 def _download(spec: BackboneSpec) -> nn.Module:

@@ -12,7 +12,9 @@ __all__ = ["run_bench"]
 def run_bench(context: Context) -> None:
     """Measure the exported files; writes ``bench/``."""
     settings = context.recipe.bench
-    folder = context.folder("bench", context.keys["deploy"], settings.model_dump(mode="json", exclude={"delta_m"}))
+    folder = context.folder(
+        "bench", context.keys["deploy"], settings.model_dump(mode="json", exclude={"delta_m"})
+    )
     if folder.is_finished or not context.is_writer:
         return
     context.progress.message("bench: latency, interleaved")

@@ -113,7 +113,9 @@ class Context:
     ) -> Evaluation:
         """Return a trained model's losses and metrics on the test split."""
         engine = self.accelerator(settings)
-        loader = self.parts.loader("test", settings, rank=engine.process_index, world_size=engine.num_processes)
+        loader = self.parts.loader(
+            "test", settings, rank=engine.process_index, world_size=engine.num_processes
+        )
         self.progress.start(f"testing {what}", loader.batches_per_epoch)
         result = evaluate(
             trainer.predict,

@@ -83,7 +83,11 @@ def _onnx_metrics(context: Context, path: Path) -> dict[str, dict[str, float]]:
 
     context.progress.start(f"testing {path.name}", loader.batches_per_epoch)
     result = evaluate(
-        predict, loader.epoch(0), context.parts.tasks, targets=context.parts.targets, progress=context.progress
+        predict,
+        loader.epoch(0),
+        context.parts.tasks,
+        targets=context.parts.targets,
+        progress=context.progress,
     )
     context.progress.finish()
     return result.metrics

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from lomt.branching import branch_point, copy_matching_weights, density_profile, format_branch_points
-from lomt.models import Layer, load_model
+from lomt.models import load_model
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder, write_text
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
@@ -22,10 +22,10 @@ def run_locate(context: Context) -> None:
     if folder.is_finished:
         return
     profiles, chosen = {}, {}
-    layers = _layers(context)
+    layers = context.parts.layers
     for task in context.recipe.tasks:
         reports = [_trial(context, folder, task, trial) for trial in range(settings.seeds)]
-        profiles[task] = density_profile(task, reports, layers)
+        profiles[task] = density_profile(task, reports, layers, granularity=settings.granularity)
         chosen[task] = branch_point(profiles[task], rule=settings.rule, activity=settings.activity)
         context.progress.message(f"locate: {task} needs {chosen[task]}")
     if context.is_writer:
@@ -34,12 +34,6 @@ def run_locate(context: Context) -> None:
         "profiles.json", {"rule": settings.rule, "profiles": [p.to_dict() for p in profiles.values()]}
     )
     folder.finish()
-
-
-def _layers(context: Context) -> tuple[Layer, ...]:
-    layers, granularity = context.parts.layers, context.recipe.locate.granularity
-    # A backbone that cannot be traced has stages only.
-    return tuple(layer for layer in layers if layer.kind == granularity) or layers
 
 
 def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> SparsityReport:
@@ -82,7 +76,13 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     result = context.evaluate(trainer, tasks, settings.train, f"{task} alone")
     folder.write_json(
         stored,
-        {"task": task, "trial": trial, "report": report.to_dict(), "metrics": result.metrics, "history": history},
+        {
+            "task": task,
+            "trial": trial,
+            "report": report.to_dict(),
+            "metrics": result.metrics,
+            "history": history,
+        },
     )
     _drop(place, trial)
     return report

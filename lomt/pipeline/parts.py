@@ -86,7 +86,9 @@ class Parts:
             )
         return tasks
 
-    def loader(self, split: Split, settings: TrainSettings, *, rank: int = 0, world_size: int = 1) -> BatchLoader:
+    def loader(
+        self, split: Split, settings: TrainSettings, *, rank: int = 0, world_size: int = 1
+    ) -> BatchLoader:
         """Return batches of a split: shuffled and augmented for training, in order otherwise."""
         data, is_training = self.dataset(split), split == "train"
         assert data is not None

@@ -119,7 +119,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ArtifactError(f"Expected {path}, but there is no such file. Run the stage before again.") from error
+        raise ArtifactError(
+            f"Expected {path}, but there is no such file. Run the stage before again."
+        ) from error
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path} is damaged ({error}). Delete it and run its stage again.") from error
     if not isinstance(content, dict):

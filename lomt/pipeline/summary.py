@@ -81,7 +81,9 @@ class RunSummary:
             ("file (MB)", "file_bytes", 1e6),
         ):
             values = [self.costs[network][entry] for network in networks]
-            rows.append((label, "", "", *(f"{v / scale:.4g}" for v in values), _change(values[0], values[-1])))
+            rows.append(
+                (label, "", "", *(f"{v / scale:.4g}" for v in values), _change(values[0], values[-1]))
+            )
         return rows
 
     def _latency_lines(self) -> list[str]:

@@ -1,7 +1,6 @@
 """Group lasso: penalty and proximal step for the channel groups of a network, attached to its optimizer."""
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 from lomt.errors import UnknownNameError
 from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
 from lomt.sparsity.prox import group_weight
-from lomt.sparsity.workers import run_in_threads
 from lomt.structure import LayerGroups, squared_norms
 
 __all__ = ["METRICS", "GroupLasso", "Metric"]
@@ -23,10 +21,8 @@ __all__ = ["METRICS", "GroupLasso", "Metric"]
 Metric = Literal["euclidean", "adam"]
 METRICS = ("euclidean", "adam")
 
-# A bunch of small layers shares the cost of short operations and still fits the cache.
-_MOST_WEIGHTS = 2**18
-# With fewer weights a second thread waits for the interpreter more than it works.
-_WORTH_A_THREAD = {"euclidean": 2**22, "adam": 2**20}
+# A bunch of small layers shares the cost of short operations.
+_MOST_WEIGHTS = 2**20
 
 
 class GroupLasso:
@@ -92,7 +88,7 @@ class GroupLasso:
         self.lambda_ = lambda_
         self._groups = tuple(groups)
         self._norms: dict[str, Tensor] = {}
-        self._scratches: dict[int, Scratch] = {}
+        self._scratch = Scratch()
         self._handle: RemovableHandle | None = None
 
     @property
@@ -195,21 +191,12 @@ class GroupLasso:
     def _shrink(self, optimizer: Optimizer) -> None:
         if self.lambda_ == 0:
             return
-        steps = self._layer_steps(optimizer)
-        on_cpu = {name: step for name, step in steps.items() if step.weight.device.type == "cpu"}
-        elsewhere = {name: step for name, step in steps.items() if name not in on_cpu}
-        weights = sum(step.weight.numel() for step in on_cpu.values())
-        run_in_threads(self._take_steps, _bunches(on_cpu), weights // _WORTH_A_THREAD[self.metric])
-        for bunch in _bunches(elsewhere):
-            self._take_steps(bunch)
-
-    def _take_steps(self, steps: Mapping[str, LayerStep]) -> None:
-        scratch = self._scratches.setdefault(threading.get_ident(), Scratch())
-        with torch.no_grad():  # holds for one thread only
+        for steps in _bunches(self._layer_steps(optimizer)):
             if self.metric == "euclidean":
-                euclidean_steps_(list(steps.values()), scratch)
+                euclidean_steps_(list(steps.values()), self._scratch)
             else:
-                self._norms.update(zip(steps, adam_steps_(list(steps.values()), scratch), strict=True))
+                norms = adam_steps_(list(steps.values()), self._scratch)
+                self._norms.update(zip(steps, norms, strict=True))
 
     def _layer_steps(self, optimizer: Optimizer) -> dict[str, LayerStep]:
         owner = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
@@ -261,7 +248,7 @@ class GroupLasso:
 
 
 def _bunches(steps: Mapping[str, LayerStep]) -> list[dict[str, LayerStep]]:
-    """Put layers of the same kind of tensor together up to a size; larger bunches come first."""
+    """Put neighbouring layers of the same kind of tensor together, up to a size."""
     bunches: list[dict[str, LayerStep]] = []
     last = None
     for name, step in steps.items():
@@ -270,7 +257,7 @@ def _bunches(steps: Mapping[str, LayerStep]) -> list[dict[str, LayerStep]]:
             bunches.append({})
         bunches[-1][name] = step
         last = kind
-    return sorted(bunches, key=_size, reverse=True)
+    return bunches
 
 
 def _size(bunch: Mapping[str, LayerStep]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lomt.errors import ArtifactError
@@ -51,7 +51,9 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     # Storage of its own for every tensor: safetensors refuses memory shared between names.
-    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.tensors.items()}
+    tensors = {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.tensors.items()
+    }
     try:
         save_file(tensors, partial, {"schema": str(SCHEMA), "facts": json.dumps(state.facts)})
         with partial.open("rb") as file:
@@ -77,7 +79,9 @@ def load_checkpoint(path: Path) -> TrainingState | None:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ArtifactError(f"Checkpoint {path} is damaged ({error}). Delete it to start this stage anew.") from error
+        raise ArtifactError(
+            f"Checkpoint {path} is damaged ({error}). Delete it to start this stage anew."
+        ) from error
     if header.get("schema") != str(SCHEMA):
         raise ArtifactError(
             f"Expected checkpoint {path} to have schema {SCHEMA}, but got {header.get('schema')}. "
@@ -86,7 +90,7 @@ def load_checkpoint(path: Path) -> TrainingState | None:
     return TrainingState(tensors, json.loads(header["facts"]))
 
 
-def optimizer_tensors(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Tensor]:
     """Return the optimizer's state as tensors named ``<parameter>.<entry>``."""
     return {
         f"{names[parameter]}.{entry}": torch.as_tensor(value)
@@ -95,7 +99,9 @@ def optimizer_tensors(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -
     }
 
 
-def restore_optimizer(optimizer: Optimizer, names: Mapping[nn.Parameter, str], tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
+) -> None:
     """Put saved state back, in each parameter's own memory layout.
 
     The layout matters: sums over differently laid out tensors differ in the last bit.

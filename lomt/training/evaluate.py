@@ -72,7 +72,8 @@ def evaluate(
     return Evaluation(
         metrics={name: task.metrics.compute(statistics[name]) for name, task in tasks.items()},
         losses={
-            name: float(total / count.clamp(min=1.0)) for name, (total, count) in zip(tasks, losses, strict=True)
+            name: float(total / count.clamp(min=1.0))
+            for name, (total, count) in zip(tasks, losses, strict=True)
         },
     )
 

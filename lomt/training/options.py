@@ -1,5 +1,6 @@
 """The settings of one training run."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,7 +12,7 @@ from lomt.errors import UnknownNameError
 
 __all__ = ["OPTIMIZERS", "OptimizerOptions", "ScheduleOptions", "TrainingOptions"]
 
-OPTIMIZERS = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"adamw": AdamW, "adam": Adam, "sgd": SGD}
 
 
 @dataclass(frozen=True)

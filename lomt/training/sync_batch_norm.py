@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
@@ -50,7 +50,7 @@ def _forward(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
             input, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
         )
     # timm's BatchNormAct2d carries its activation inside.
-    return norm.act(norm.drop(output)) if hasattr(norm, "act") else output
+    return norm.act(norm.drop(output)) if isinstance(norm, BatchNormAct2d) else output
 
 
 def _normalise(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _normalise(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    output = centred * scale[:, None, None]
+    output: Tensor = centred * scale[:, None, None]
     return output if norm.bias is None else output + norm.bias[:, None, None]
 
 

@@ -86,7 +86,9 @@ def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerat
         TrainingError: If a GPU is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto.")
+        raise TrainingError(
+            "Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto."
+        )
     # Precision is global in accelerate; stages of one run may differ in it.
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")
@@ -150,14 +152,18 @@ class Trainer:
             options.weighting, {name: (weights or {}).get(name, 1.0) for name in tasks}
         ).to(self._engine.device)
         self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
-        self._names = {p: f"model.{n}" for n, p in self._model.named_parameters()}
+        self._names: dict[Tensor, str] = {p: f"model.{n}" for n, p in self._model.named_parameters()}
         self._names |= {p: f"weighting.{n}" for n, p in self._weighting.named_parameters()}
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         schedule = options.schedule
         self._schedule = make_schedule(schedule.kind, warmup=schedule.warmup, final=schedule.final)
-        self._plateau = PlateauFactor(schedule.factor, schedule.patience) if schedule.kind == "plateau" else None
+        self._plateau = (
+            PlateauFactor(schedule.factor, schedule.patience) if schedule.kind == "plateau" else None
+        )
         self._patience = Patience(options.early_stopping or 10**9, options.min_change)
-        self._mean, self._std = (torch.tensor(v, device=self._engine.device)[:, None, None] for v in (mean, std))
+        self._mean, self._std = (
+            torch.tensor(v, device=self._engine.device)[:, None, None] for v in (mean, std)
+        )
         self._epoch = self._batch = self._step = 0
         self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device)
         self._best: dict[str, Tensor] = {}
@@ -174,8 +180,13 @@ class Trainer:
             self._regularizer.attach(self._optimizer, self._model)
         self._restore()
         self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._step)
-        with synchronised_batch_norm(self._model, self._engine.device) as model, deferred_interrupt() as interruption:
-            self._wrapped, self._stepper = self._engine.prepare(model, self._optimizer, device_placement=[False] * 2)
+        with (
+            synchronised_batch_norm(self._model, self._engine.device) as model,
+            deferred_interrupt() as interruption,
+        ):
+            self._wrapped, self._stepper = self._engine.prepare(
+                model, self._optimizer, device_placement=[False] * 2
+            )
             while self._epoch < self._options.epochs and self._stop is None:
                 self._train_epoch(interruption)
                 self._end_epoch()
@@ -219,7 +230,9 @@ class Trainer:
 
     def _take_step(self, micro_batches: list[Batch]) -> Tensor:
         self._set_rates()
-        moved = [{k: v.to(self._engine.device, non_blocking=True) for k, v in b.items()} for b in micro_batches]
+        moved = [
+            {k: v.to(self._engine.device, non_blocking=True) for k, v in b.items()} for b in micro_batches
+        ]
         counts = self._reduced(torch.stack([self._counts(batch) for batch in moved]).sum(0)).clamp(min=1.0)
         coefficients = self._weighting.coefficients()
         losses = torch.zeros_like(self._sums)
@@ -279,8 +292,10 @@ class Trainer:
 
     def _show_step(self) -> None:
         steps = self._step - self._epoch * self._steps_per_epoch
-        figures = {"loss": float(self._sums.sum()) / max(steps, 1)} if self._may_wait else {}
-        self._progress.advance(**figures)
+        if self._may_wait:
+            self._progress.advance(loss=float(self._sums.sum()) / max(steps, 1))
+        else:
+            self._progress.advance()
 
     def _raise_unless_finite(self, losses: Tensor) -> None:
         for name, is_finite in zip(self._tasks, torch.isfinite(losses).tolist(), strict=True):
@@ -320,7 +335,11 @@ class Trainer:
         if self._validation is None:
             return None
         return evaluate(
-            self.predict, self._validation.epoch(0), self._tasks, targets=self._targets, accelerator=self._engine
+            self.predict,
+            self._validation.epoch(0),
+            self._tasks,
+            targets=self._targets,
+            accelerator=self._engine,
         )
 
     def _judge(self, loss: float) -> None:

@@ -34,8 +34,7 @@ class UncertaintyWeighting(Weighting):
         """Return :math:`w_t e^{-s_t}`."""
         scales = torch.exp(-self.log_variances.detach())
         return {
-            task: weight * scale
-            for (task, weight), scale in zip(self._weights.items(), scales, strict=True)
+            task: weight * scale for (task, weight), scale in zip(self._weights.items(), scales, strict=True)
         }
 
     def observe(self, losses: Mapping[str, Tensor]) -> None:

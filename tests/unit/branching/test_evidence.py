@@ -18,16 +18,37 @@ def report(**zero_of_100):
     )
 
 
-def test_density_of_a_block_is_that_of_its_sparsest_convolution():
-    profile = density_profile("depth", [report(b_conv1=20, b_conv2=70)], [layer("b")])
+def convs(*names, dead_ends=()):
+    return [layer(name, kind="conv", is_bypassable=name not in dead_ends) for name in names]
 
+
+def test_density_of_a_block_is_that_of_its_sparsest_convolution():
+    layers = [*convs("b.conv1", "b.conv2"), layer("b")]
+    profile = density_profile("depth", [report(b_conv1=20, b_conv2=70)], layers)
+
+    assert [e.layer for e in profile.layers] == ["b"]
     assert profile.layers[0].densities == pytest.approx((0.3,))
 
 
-def test_shortcut_and_gate_convolutions_do_not_count():
+def test_shortcuts_and_gates_do_not_count():
     found = report(b_conv1=20, b_downsample_0=100, b_se_conv=100)
+    layers = [*convs("b.conv1", "b.downsample.0"), layer("b")]
 
-    assert density_profile("depth", [found], [layer("b")]).layers[0].density == pytest.approx(0.8)
+    assert density_profile("depth", [found], layers).layers[0].density == pytest.approx(0.8)
+
+
+def test_block_can_die_when_features_flow_around_each_of_its_convolutions():
+    layers = [*convs("a.conv1", "b.conv1", "b.conv2", dead_ends=["b.conv2"]), layer("a"), layer("b")]
+    profile = density_profile("depth", [report(a_conv1=0, b_conv1=0, b_conv2=0)], layers)
+
+    assert [e.is_bypassable for e in profile.layers] == [True, False]
+
+
+def test_untraceable_backbone_has_stages_that_are_no_evidence():
+    stages = [layer("stage1", kind="stage"), layer("stage2", kind="stage")]
+    profile = density_profile("depth", [report(stage1_conv1=10, stage2_conv1=60)], stages)
+
+    assert [(e.layer, e.is_bypassable) for e in profile.layers] == [("stage1", False), ("stage2", False)]
 
 
 def test_trials_are_kept_apart_and_all_must_be_active():
@@ -41,7 +62,9 @@ def test_trials_are_kept_apart_and_all_must_be_active():
 
 def test_convolution_layers_and_names_that_begin_alike():
     found = report(b_conv1=10, b_conv10=90)
-    profile = density_profile("depth", [found], [layer("b.conv1", kind="conv"), layer("b.conv10", kind="conv")])
+    profile = density_profile(
+        "depth", [found], [layer("b.conv1", kind="conv"), layer("b.conv10", kind="conv")]
+    )
 
     assert [e.density for e in profile.layers] == pytest.approx([0.9, 0.1])
 

@@ -62,6 +62,11 @@ def test_activity_is_the_share_that_must_survive():
     assert branch_point(found, activity=0.1) == "layer0"
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_backbone_in_which_no_layer_can_die_is_kept_whole(rule):
+    assert branch_point(profile("####", "    "), rule=rule) == "layer3"
+
+
 def test_unknown_rule_is_named():
     with pytest.raises(UnknownNameError, match="Unknown rule `deepest`, did you mean `deepest_active`"):
         branch_point(profile("##"), rule="deepest")

@@ -61,6 +61,13 @@ def test_settings_that_the_model_does_not_take(spec):
         create_backbone(spec)
 
 
+def test_a_model_that_keeps_its_pooling():
+    backbone = create_backbone(BackboneSpec("efficientvit_b0"))
+
+    assert backbone.stages is not None
+    assert backbone(torch.zeros(1, 3, 32, 32)).ndim == 2
+
+
 def test_weights_from_a_file_without_the_classifier(entries, tmp_path):
     save_file(entries, tmp_path / "weights.safetensors")
 

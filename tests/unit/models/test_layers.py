@@ -4,7 +4,6 @@ from torch import nn
 
 from lomt.errors import UnknownNameError
 from lomt.models import BackboneSpec, Layer, create_backbone, inspect_backbone, list_layers
-from lomt.models.measure import reduction_of
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +165,3 @@ def test_inspect_by_name():
 def test_inspect_an_unknown_name():
     with pytest.raises(UnknownNameError, match="Unknown backbone `no_such`"):
         inspect_backbone("no_such")
-
-
-@pytest.mark.parametrize(
-    ("height", "rows", "expected"), [(128, 16, 8), (224, 4, 64), (518, 37, 14), (299, 35, 8), (30, 30, 1)]
-)
-def test_reduction(height, rows, expected):
-    assert reduction_of((height, height), (1, 8, rows, rows)) == expected

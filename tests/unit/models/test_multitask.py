@@ -110,7 +110,7 @@ def test_components_of_unknown_parameters(model, name):
 
 
 def test_unknown_layer_is_named():
-    spec = dataclasses.replace(SPEC, branch_points={"depth": "blocks.77"})
+    spec = dataclasses.replace(SPEC, branch_points={**SPEC.branch_points, "depth": "blocks.77"})
 
     with pytest.raises(UnknownNameError, match=r"Unknown layer `blocks\.77`, did you mean `blocks"):
         spec.build()

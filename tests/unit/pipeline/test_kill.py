@@ -57,7 +57,9 @@ def test_killed_in_each_stage_ends_the_same(tmp_path):
     finish(tmp_path / "killed")
 
     for folder in ("dense", "rewired"):
-        expected, found = (load_file(tmp_path / n / folder / "model.safetensors") for n in ("whole", "killed"))
+        expected, found = (
+            load_file(tmp_path / n / folder / "model.safetensors") for n in ("whole", "killed")
+        )
         assert expected.keys() == found.keys()
         assert all(expected[name].equal(found[name]) for name in expected)
     points = [(tmp_path / n / "locate" / "branch_points.yaml").read_text() for n in ("whole", "killed")]

@@ -45,7 +45,7 @@ def copy(finished, tmp_path):
 
 def test_every_stage_leaves_its_artefacts(finished):
     out, _, texts = finished
-    assert [text.split(":")[0] for text in texts if ":" in text][0] == "train"
+    assert texts[0].startswith("train:")
     for name in (
         "recipe.yaml",
         "dense/model.safetensors",
@@ -159,7 +159,9 @@ def test_directory_of_another_recipe_is_refused_and_kept(copy):
 
 def test_foreign_directory_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ArtifactError, match="to be a run directory or an empty one, but it holds something else"):
+    with pytest.raises(
+        ArtifactError, match="to be a run directory or an empty one, but it holds something else"
+    ):
         go(tmp_path)
 
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
@@ -173,7 +175,10 @@ def test_damaged_artefact_is_named(copy):
 
 @pytest.mark.parametrize(
     ("first", "last", "message"),
-    [("lokate", "bench", "Unknown stage `lokate`, did you mean `locate`"), ("bench", "train", "`bench` or later")],
+    [
+        ("lokate", "bench", "Unknown stage `lokate`, did you mean `locate`"),
+        ("bench", "train", "`bench` or later"),
+    ],
 )
 def test_stage_names_are_checked(tmp_path, first, last, message):
     with pytest.raises(ValueError, match=message):
@@ -193,7 +198,9 @@ def test_task_without_data_is_named(tmp_path):
 
 
 def test_task_of_another_kind_is_named(tmp_path):
-    with pytest.raises(DataError, match="kind depth, because `tasks.rims.kind` says so, but it is of kind edges"):
+    with pytest.raises(
+        DataError, match="kind depth, because `tasks.rims.kind` says so, but it is of kind edges"
+    ):
         run(with_task("rims", target="edges"), tmp_path / "new")
 
 

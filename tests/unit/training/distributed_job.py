@@ -42,7 +42,9 @@ def main(out: Path) -> None:
         model,
         tasks,
         BatchLoader(rooms, 8, shuffle=True, augmentation=Augmentation(flip=0.5), **place),
-        TrainingOptions(epochs=path.epochs, weighting="uncertainty", optimizer=OptimizerOptions("sgd", lr=0.01)),
+        TrainingOptions(
+            epochs=path.epochs, weighting="uncertainty", optimizer=OptimizerOptions("sgd", lr=0.01)
+        ),
         regularizer=path,
         accelerator=engine,
     )

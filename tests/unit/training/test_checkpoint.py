@@ -15,7 +15,9 @@ from lomt.training.checkpoint import (
 
 def test_state_comes_back_as_it_was(tmp_path):
     path = tmp_path / "train.checkpoint"
-    state = TrainingState({"model.a": torch.randn(3), "b": torch.arange(2)}, {"epoch": 3, "best": float("inf")})
+    state = TrainingState(
+        {"model.a": torch.randn(3), "b": torch.arange(2)}, {"epoch": 3, "best": float("inf")}
+    )
 
     save_checkpoint(path, state)
     again = load_checkpoint(path)
@@ -34,7 +36,9 @@ def test_damaged_file_is_named(tmp_path):
     path = tmp_path / "train.checkpoint"
     path.write_bytes(b"half a file")
 
-    with pytest.raises(ArtifactError, match=r"train\.checkpoint is damaged .* Delete it to start this stage anew"):
+    with pytest.raises(
+        ArtifactError, match=r"train\.checkpoint is damaged .* Delete it to start this stage anew"
+    ):
         load_checkpoint(path)
 
 

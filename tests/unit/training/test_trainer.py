@@ -184,7 +184,9 @@ def test_nan_loss_names_task_and_step_and_keeps_the_checkpoint(tmp_path, make_mo
         options(),
         checkpoint=tmp_path / "train.checkpoint",
     )
-    with pytest.raises(TrainingError, match=r"loss of task `depth` to be finite, but it is not at step 5 .*kept"):
+    with pytest.raises(
+        TrainingError, match=r"loss of task `depth` to be finite, but it is not at step 5 .*kept"
+    ):
         trainer.fit()
 
     model = make_model(seed=1)
@@ -252,5 +254,7 @@ def test_absent_gpu_is_refused():
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(TrainingError, match="Expected a CUDA device, because `device` is cuda, but found none"):
+    with pytest.raises(
+        TrainingError, match="Expected a CUDA device, because `device` is cuda, but found none"
+    ):
         make_accelerator(device="cuda")
