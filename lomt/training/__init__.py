@@ -1,10 +1,12 @@
 """One training loop for every stage."""
 
+from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.group_lasso_path import GroupLassoPath
+from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
-from lomt.training.trainer import Loader, Regularizer, Trainer, make_accelerator
+from lomt.training.trainer import Trainer
 
 __all__ = [
     "Evaluation",

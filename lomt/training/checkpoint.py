@@ -111,10 +111,12 @@ def restore_optimizer(
             start = f"{names[parameter]}."
             for name, value in tensors.items():
                 if name.startswith(start) and "." not in name[len(start) :]:
-                    optimizer.state[parameter][name[len(start) :]] = _like(value, parameter)
+                    # A fused optimizer counts its steps on the device.
+                    device = parameter.device if group.get("fused") else "cpu"
+                    optimizer.state[parameter][name[len(start) :]] = _like(value, parameter, device)
 
 
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
+def _like(value: Tensor, parameter: Tensor, device: torch.device | str) -> Tensor:
     if value.shape != parameter.shape:
-        return value.clone()
+        return value.to(device, copy=True)
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -5,17 +5,15 @@ whole step over all processes, so that neither accumulation nor the number of pr
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lomt.errors import TrainingError
 from lomt.tasks import Task
@@ -26,8 +24,10 @@ from lomt.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.history import History
+from lomt.training.interfaces import Batch, Loader, Regularizer
 from lomt.training.interrupt import Interruption, deferred_interrupt
 from lomt.training.options import TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
@@ -35,63 +35,9 @@ from lomt.training.schedules import Patience, PlateauFactor, make_schedule
 from lomt.training.sync_batch_norm import synchronised_batch_norm
 from lomt.training.weighting import make_weighting
 
-__all__ = ["Loader", "Regularizer", "Trainer", "make_accelerator"]
+__all__ = ["Trainer"]
 
-Batch = Mapping[str, Tensor]
 _GPU_READ_STEPS = 25  # reading a value from the GPU waits for it
-
-
-@runtime_checkable
-class Loader(Protocol):
-    """Batches of one epoch, the same whenever asked for the same epoch."""
-
-    wait_s: float
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """How many batches an epoch has."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from the ``start``-th on."""
-
-
-@runtime_checkable
-class Regularizer(Protocol):
-    """Something that changes weights beside the loss, such as a proximal step."""
-
-    def attach(self, optimizer: Optimizer, model: nn.Module) -> None:
-        """Hook into the optimizer's steps."""
-
-    def before_epoch(self, epoch: int) -> None:
-        """Set strengths for the epoch to come."""
-
-    def after_epoch(self, epoch: int, model: nn.Module, validation: Evaluation | None) -> dict[str, Any]:
-        """Return what the epoch's record should say; the key ``stop`` with a reason ends training."""
-
-    def state(self) -> TrainingState:
-        """Return what a checkpoint must hold."""
-
-    def restore(self, state: TrainingState) -> None:
-        """Take up a state again."""
-
-
-def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerator:
-    """Return the engine for this process: device, precision and the other processes.
-
-    Args:
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        TrainingError: If a GPU is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            "Expected a CUDA device, because `device` is cuda, but found none. Use cpu or auto."
-        )
-    # Precision is global in accelerate; stages of one run may differ in it.
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")
 
 
 class Trainer:

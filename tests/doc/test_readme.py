@@ -40,7 +40,7 @@ def test_dataset_description_is_valid():
 def test_recipe_is_valid(tmp_path):
     texts = [block for block in blocks("yaml") if "tasks:" in block]
 
-    assert [parse_recipe(yaml.safe_load(text), "README.md").name for text in texts] == ["flat_lomt"]
+    assert [parse_recipe(yaml.safe_load(text)).name for text in texts] == ["flat_lomt"]
 
 
 def commands():
