@@ -44,7 +44,12 @@ def main() -> int:
     torch.manual_seed(0)
     result = {
         "environment": _environment(options.threads),
-        "settings": {"batch": BATCH, "size": SIZE, "lambda_": LAMBDA, "lr": LR, },
+        "settings": {
+            "batch": BATCH,
+            "size": SIZE,
+            "lambda_": LAMBDA,
+            "lr": LR,
+        },
         "models": {name: measure(name, options.rounds, options.seconds) for name in MODELS},
     }
     result["environment"]["load_average_after"] = os.getloadavg()
@@ -102,7 +107,9 @@ def _summary(
         if share[metric] > most
     ]
     if advantage < LEAST_ADVANTAGE:
-        missed.append(f"regularize takes {advantage:.1f} times as long, less than {LEAST_ADVANTAGE:.0f} times")
+        missed.append(
+            f"regularize takes {advantage:.1f} times as long, less than {LEAST_ADVANTAGE:.0f} times"
+        )
     return {
         **{f"{name}_ms": _spread(values) for name, values in times.items()},
         "share_of_training_step": {name: round(value, 4) for name, value in share.items()},
@@ -184,7 +191,9 @@ def _processor() -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=40, help="timed training steps per network")
     parser.add_argument("--seconds", type=float, default=40, help="time per network, after which to stop")

@@ -30,7 +30,8 @@ class Layer:
         params: Parameters of the backbone truncated after this layer.
         macs: Multiply-accumulates of the backbone truncated after this layer, for one image.
         is_bypassable: Whether features still reach the end of the backbone when all layers with weights in
-            this one are taken out, as in a residual block with an identity shortcut.
+            this one are taken out, as in a residual block with an identity shortcut. False for models that
+            torch.fx cannot follow, where it is not known.
     """
 
     name: str

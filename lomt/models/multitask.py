@@ -23,6 +23,19 @@ __all__ = ["ModelSpec", "MultiTaskModel"]
 class ModelSpec:
     """Everything that is needed to build a multitask model, apart from its weights.
 
+    Example:
+        >>> import torch
+        >>> spec = ModelSpec(
+        ...     backbone=BackboneSpec("mobilenetv3_small_050"),
+        ...     decoders={"depth": DecoderSpec("aspp", width=16), "scene": DecoderSpec("classifier")},
+        ...     out_channels={"depth": 1, "scene": 13},
+        ...     dense={"depth": True, "scene": False},
+        ...     branch_points={"depth": "blocks.1.1", "scene": "blocks.3"},
+        ... )
+        >>> predictions = spec.build()(torch.rand(2, 3, 64, 96))
+        >>> predictions["depth"].shape, predictions["scene"].shape
+        (torch.Size([2, 1, 64, 96]), torch.Size([2, 13]))
+
     Args:
         backbone: The timm model before it is cut.
         decoders: Decoder of each task; the order is the order of the tasks.

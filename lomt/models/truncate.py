@@ -99,7 +99,7 @@ class GraphBackbone(Backbone):
             True: _cut(graph.train_trace, self.layer_names, overwritten),
             False: _cut(graph.trace, self.layer_names, overwritten),
         }
-        memo: dict[int, Any] = {}
+        memo: dict[Any, Any] = {}
         constants = {**graph.trace.constants, **graph.train_trace.constants}
         for node in (*graphs[True].nodes, *graphs[False].nodes):
             if node.op == "get_attr" and node.target in constants:
@@ -145,7 +145,7 @@ def _cut(trace: Trace, layer_names: Sequence[str], overwritten: Collection[str] 
     return cut
 
 
-def _adopt(target: nn.Module, source: nn.Module, path: str, memo: dict[int, Any]) -> None:
+def _adopt(target: nn.Module, source: nn.Module, path: str, memo: dict[Any, Any]) -> None:
     """Copy the module, parameter or buffer at a dotted path, with plain modules on the way."""
     *outer, name = path.split(".")
     for part in outer:

@@ -56,7 +56,7 @@ class Context:
         if not self.may_run and not folder.is_finished:
             raise ArtifactError(
                 f"Expected {folder.path} to hold a finished stage with the recipe's settings, but it does not. "
-                "Run the earlier stages first, or leave out --from."
+                "Run the earlier stages first; `lomt run` does."
             )
         if self.may_run:
             folder.prepare()

@@ -28,17 +28,21 @@ _MOST_WEIGHTS = 2**20
 class GroupLasso:
     r"""Drive whole channel groups to exactly zero with a proximal step after every optimizer step.
 
-    Minimises :math:`L + \lambda \sum_g \sqrt{n_g} \lVert w_g \rVert_2`, :math:`n_g` entries in group :math:`g`,
-    for the training loss :math:`L`. The penalty acts through the proximal step alone and must not be added to
-    the loss as well. The step's threshold is :math:`\eta\lambda\sqrt{n_g}`, with the current learning rate
-    :math:`\eta` of the parameter's own optimizer group.
+    Minimises :math:`L + \lambda \sum_g \sqrt{n_g} \lVert w_g \rVert_2` for the training loss :math:`L`, where
+    :math:`n_g` is the size of group :math:`g`. The penalty acts through the proximal step alone and must not be
+    added to the loss as well. The step's threshold is :math:`\tau = \eta\lambda\sqrt{n_g}` with the current
+    learning rate :math:`\eta` of the parameter's own optimizer group.
 
-    In the Euclidean metric it is `group_soft_threshold`. In Adam's metric it is `adam_group_soft_threshold`
-    with the denominators :math:`d` that Adam has just divided by: ``sqrt(exp_avg_sq / c) + eps``, and
-    ``max_exp_avg_sq`` under AMSGrad. By default :math:`c = 1 - \beta_2^t` as in torch's own step, so that both
-    halves of the proximal gradient step use one metric and :math:`\lambda` means the same from the first step on.
-    The papers' code leaves the correction out; with :math:`\beta_2 = 0.999` its first steps therefore shrink
-    up to 31 times as hard. `bias_correction=False` gives that.
+    In the Euclidean metric the step is `group_soft_threshold`. In Adam's metric it is
+    `adam_group_soft_threshold` with the denominators :math:`d` that Adam has just divided by,
+    ``sqrt(exp_avg_sq / c) + eps``, of ``max_exp_avg_sq`` under AMSGrad. By default :math:`c = 1 - \beta_2^t` as
+    in torch's own step, so that both halves of the proximal gradient step use one metric and :math:`\lambda`
+    means the same from the first step on. The papers' code leaves the correction out, :math:`c = 1`, and with
+    :math:`\beta_2 = 0.999` its first steps shrink up to 31 times as hard; `bias_correction=False` gives that.
+
+    In Adam's metric a group is zero when :math:`\lVert d \odot w \rVert_2 \le \tau`, so one without any gradient
+    goes at once. Where residual branches start with a scale of zero (timm's ``zero_init_last``) and block
+    their own gradient, train a few steps before attaching, or switch that off.
 
     Parameters that had no gradient in a step, and steps that a gradient scaler skipped, are left alone.
 
@@ -120,7 +124,7 @@ class GroupLasso:
 
         Raises:
             ValueError: If this is attached already, or a parameter is not among the optimizer's.
-            TypeError: If `optimizer` is not an optimizer, or its metric is not Adam's where that is asked for.
+            TypeError: If `optimizer` is not an optimizer, or not Adam where its metric is asked for.
         """
         if self._handle is not None:
             raise ValueError(
@@ -146,7 +150,7 @@ class GroupLasso:
 
         Raises:
             ValueError: If a parameter is not among the optimizer's, or Adam has not taken a step yet.
-            TypeError: If `optimizer` is not an optimizer, or its metric is not Adam's where that is asked for.
+            TypeError: If `optimizer` is not an optimizer, or not Adam where its metric is asked for.
         """
         inner = _unwrap(optimizer)
         self._check(inner)
@@ -182,7 +186,7 @@ class GroupLasso:
         self._norms = {name: norms.clone().to(own[name][0].device) for name, norms in state["norms"].items()}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # A gradient scaler leaves skipping to fused optimizers and says so here; others it does not call at all.
+        # A gradient scaler does not call most optimizers in steps to skip; fused ones it tells so here.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is None or not bool(found_inf):
             with torch.no_grad():
@@ -221,12 +225,11 @@ class GroupLasso:
                 f"Expected `optimizer` to have second moments of `{name}`, but got none. "
                 "Take an optimizer step before the first proximal one."
             )
+        beta = float(options["betas"][1]) if self.bias_correction else 0.0
         return replace(
             step,
             second_moment=state["max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"],
-            correction=1 - float(options["betas"][1]) ** float(state["step"])
-            if self.bias_correction
-            else 1.0,
+            correction=1 - beta ** float(state["step"]),
             eps=float(options["eps"]),
             norms=self._norms.get(name),
         )

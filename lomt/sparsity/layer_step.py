@@ -238,7 +238,8 @@ def _chunks(view: Tensor) -> tuple[Tensor, ...]:
     blocks, reduced, _ = rows.shape
     if blocks > 1 or rows.numel() <= _CHUNK:
         return (rows,)
-    return rows.split(max(1, _CHUNK * reduced // rows.numel()), dim=1)
+    chunks: tuple[Tensor, ...] = rows.split(max(1, _CHUNK * reduced // rows.numel()), dim=1)
+    return chunks
 
 
 def _gather(parts: Sequence[Tensor], out: Tensor) -> None:

@@ -73,7 +73,7 @@ def adam_group_soft_threshold(
 
     .. math:: x_i = w_i \, d_i\theta / (d_i\theta + \tau), \qquad \theta = \lVert x \rVert_2,
 
-    and :math:`x = 0` exactly when the computed :math:`\lVert d \odot w \rVert_2 \le \tau`. Computed in float64.
+    and :math:`x = 0` exactly when the computed :math:`\lVert d \odot w \rVert_2 \le \tau`. Works in float64.
 
     Args:
         weight: Weight stored as (out, in / `conv_groups`, *kernel); not modified.
@@ -105,13 +105,13 @@ def adam_group_soft_threshold(
 def solve_norms(
     rows: Float[Tensor, "groups size"], metric: Float[Tensor, "groups size"], tau: float
 ) -> Float[Tensor, " groups"]:
-    r"""Return :math:`\theta = \lVert x \rVert_2` of every minimiser in Adam's metric, by a safeguarded Newton.
+    r"""Return :math:`\theta = \lVert x \rVert_2` of every minimiser :math:`x` in Adam's metric.
 
     .. math:: \sum_i a_i^2 = 1, \qquad a_i = w_i d_i / (d_i\theta + \tau)
 
-    is solved for the inverse root of its left side, which is concave and nearly linear in :math:`\theta` as in
-    trust-region methods: exact in one step where :math:`d` is uniform within the group. The lower and upper
-    bounds known before and found on the way keep every step inside.
+    is solved by Newton steps on the inverse root of its left side, which is concave and nearly linear in
+    :math:`\theta`, as in trust-region methods: one step is exact where :math:`d` is uniform within the group.
+    Bounds known before and found on the way keep every step inside.
 
     Args:
         rows: The groups' weights :math:`w`, float64.

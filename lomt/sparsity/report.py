@@ -116,7 +116,8 @@ class SparsityReport:
             layers = [LayerSparsity(**{name: layer[name] for name in fields}) for layer in values["layers"]]
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"Expected a sparsity report with `layers` of {', '.join(fields)}, but got one without {error}."
+                f"Expected a sparsity report with `layers` of {', '.join(fields)}, "
+                f"but got one that fails with {error!r}."
             ) from error
         return cls(tuple(layers))
 
@@ -142,8 +143,8 @@ def measure_sparsity(
     Args:
         module_or_groups: A network, of which all two-dimensional convolutions count, or what
             `lomt.structure.channel_groups` lists.
-        component_of: Tells from a parameter's name which part of the network it belongs to. None puts all into
-            one part, ``"model"``.
+        component_of: Tells from a parameter's name which part of the network it belongs to. None puts all
+            into one part, ``"model"``.
         axis: Which channels form the groups, where a network is given.
     """
     listed = module_or_groups

@@ -36,8 +36,8 @@ class StoppingRules:
     """Decide after each check, usually an epoch, whether a sparse run has reached its end.
 
     As published a run ends when it is sparse enough (0.8), when its sparsity has changed by less than 0.001
-    in each of 30 checks in a row, or when the validation loss has not improved for 15. The defaults have the first
-    two. None switches a rule off.
+    in each of 30 checks in a row, or when the validation loss has not improved for 15. The first two are
+    the defaults. None switches a rule off.
 
     Args:
         sparsity_cap: Sparsity that is enough, 0 to 1.
@@ -87,7 +87,7 @@ class StoppingRules:
 
         Args:
             sparsity: Sparsity now, 0 to 1.
-            validation_loss: Validation loss now; None leaves the loss rules as they are. NaN is no improvement.
+            validation_loss: Validation loss now; NaN is no improvement. None leaves the loss rules as they are.
 
         Returns:
             Why the run ends, or None if it goes on.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -87,13 +87,12 @@ def channel_groups(
     """
     _check_axis(axis)
     _check_kinds(kinds)
+    layers = {name: m for name, m in module.named_modules(prefix=prefix) if isinstance(m, tuple(kinds))}
     found = []
     seen = set()
-    for layer_name, layer in module.named_modules(prefix=prefix):
-        if not isinstance(layer, tuple(kinds)):
-            continue
+    for layer_name, layer in layers.items():
         with torch.no_grad():
-            weight = layer.weight
+            weight = cast(Tensor, layer.weight)
         if id(weight) in seen:
             continue
         seen.add(id(weight))

@@ -5,7 +5,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lomt.errors import ArtifactError, UnknownNameError
-from lomt.models import BackboneSpec, create_backbone
+from lomt.models import BackboneSpec, create_backbone, truncate
 
 TINY = BackboneSpec("mobilenetv3_small_050")
 
@@ -64,8 +64,9 @@ def test_settings_that_the_model_does_not_take(spec):
 def test_a_model_that_keeps_its_pooling():
     backbone = create_backbone(BackboneSpec("efficientvit_b0"))
 
-    assert backbone.stages is not None
-    assert backbone(torch.zeros(1, 3, 32, 32)).ndim == 2
+    images = torch.zeros(1, 3, 32, 32)
+    assert backbone.eval()(images).ndim == 2
+    assert truncate(backbone, ["stages.0"]).eval()(images)["stages.0"].shape[2:] == (8, 8)
 
 
 def test_weights_from_a_file_without_the_classifier(entries, tmp_path):

@@ -17,17 +17,6 @@ def lite0():
     return create_backbone(BackboneSpec("tf_efficientnet_lite0", output_stride=16))
 
 
-def test_blocks_and_stages_of_a_resnet(resnet_layers):
-    found = {
-        kind: [n for n, layer in resnet_layers.items() if layer.kind == kind] for kind in ("block", "stage")
-    }
-
-    assert found == {
-        "block": ["layer1.0", "layer2.0", "layer2.1", "layer3.0", "layer4.0"],
-        "stage": ["act1", "layer1", "layer2", "layer3", "layer4"],
-    }
-
-
 def test_convolutions_of_a_resnet(resnet_layers):
     convolutions = [name for name, layer in resnet_layers.items() if layer.kind == "conv"]
 
@@ -102,16 +91,6 @@ def test_costs_grow_along_blocks_and_macs_with_the_pixels(lite0):
     assert macs == sorted(set(macs))
     assert [layer.macs for layer in large] == [2 * count for count in macs]
     assert [layer.params for layer in large] == params
-
-
-def test_gates_are_no_candidates():
-    layers = {
-        layer.name
-        for layer in list_layers(create_backbone(BackboneSpec("mobilenetv3_small_050")), (64, 64), "conv")
-    }
-
-    assert "blocks.1.0.conv_dw" in layers
-    assert not any(".se." in name for name in layers)
 
 
 def test_a_model_without_blocks_lists_its_stages():
