@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
@@ -248,7 +249,8 @@ def _run(
         if error.filename is None and error.errno is not None:
             error.filename = str(directory)  # a full disk does not say which file it was
         raise
-    typer.echo(str(summary))
+    if os.environ.get("RANK", "0") == "0":  # one of several processes says it for all
+        typer.echo(str(summary))
 
 
 def _parse_size(text: str) -> tuple[int, int]:

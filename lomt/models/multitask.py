@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -170,6 +171,17 @@ class MultiTaskModel(nn.Module):
                 )
             predictions[task] = prediction
         return predictions
+
+    def set_output_biases(self, biases: Mapping[str, Tensor]) -> None:
+        """Set what the heads predict before they look at features.
+
+        Args:
+            biases: By task, (out_channels,).
+        """
+        for task, bias in biases.items():
+            head = cast(nn.Module, self.decoders[task].head)
+            with torch.no_grad():
+                cast(nn.Parameter, head.bias).copy_(bias)
 
     def component_of(self, parameter_name: str) -> str:
         """Say to which part a parameter, buffer or module belongs.

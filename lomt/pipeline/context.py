@@ -129,7 +129,9 @@ class Context:
         return result
 
     def build(self, model: MultiTaskModel) -> MultiTaskModel:
-        """Give a new network the recipe's backbone weights."""
+        """Give a new network the recipe's backbone weights and heads that begin at the best constants."""
+        biases = self.parts.output_biases
+        model.set_output_biases({task: biases[task] for task in model.branch_points})
         own = self.parts.backbone.state_dict()
         backbone = model.backbone.state_dict()
         model.backbone.load_state_dict({name: own.get(name, value) for name, value in backbone.items()})

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
 from lomt.data.description import read_description
@@ -18,12 +19,13 @@ from lomt.models import (
     list_layers,
 )
 from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_data, find_weights
-from lomt.tasks import Task, make_task
+from lomt.tasks import Task, best_constant, make_task
 from lomt.training import OptimizerOptions, ScheduleOptions, TrainingOptions
 
 __all__ = ["Parts", "training_options"]
 
 Split = Literal["train", "validation", "test"]
+_BIAS_BATCHES = 32
 _ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -104,6 +106,15 @@ class Parts:
             rank=rank,
             world_size=world_size,
         )
+
+    @cached_property
+    def output_biases(self) -> dict[str, Tensor]:
+        """What each task's head should predict at first, from the first batches of training targets."""
+        batches = list(islice(self.loader("train", self.recipe.train).epoch(0), _BIAS_BATCHES))
+        return {
+            name: best_constant(task, (batch[self.targets[name]] for batch in batches))
+            for name, task in self.tasks.items()
+        }
 
     @cached_property
     def backbone(self) -> nn.Module:

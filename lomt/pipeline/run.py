@@ -71,7 +71,8 @@ def run(
     parts = Parts(recipe)
     directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
     engine.wait_for_everyone()
-    context = Context(recipe, directory, progress or SilentProgress(), parts, engine.is_main_process)
+    told = progress if progress is not None and engine.is_main_process else SilentProgress()
+    context = Context(recipe, directory, told, parts, engine.is_main_process)
     are_given = branch_points is not None or recipe.rewire.branch_points is not None
     for stage in STAGES[: STAGES.index(last) + 1]:
         if stage == "locate" and are_given and last != "locate":

@@ -103,7 +103,8 @@ class StoppingRules:
             )
         if self.loss_patience is not None and self._idle_checks >= self.loss_patience:
             return (
-                f"validation loss has not fallen below {self._lowest_loss:.4g} in {self._idle_checks} checks"
+                f"validation loss has not fallen below {self._lowest_loss:.4g} "
+                f"in the last {self._idle_checks} checks"
             )
         if self.loss_tolerance is not None and rise > self.loss_tolerance:
             return (

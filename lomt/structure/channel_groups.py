@@ -87,12 +87,13 @@ def channel_groups(
     """
     _check_axis(axis)
     _check_kinds(kinds)
-    layers = {name: m for name, m in module.named_modules(prefix=prefix) if isinstance(m, tuple(kinds))}
     found = []
     seen = set()
-    for layer_name, layer in layers.items():
+    for layer_name, layer in module.named_modules(prefix=prefix):
+        if not isinstance(layer, tuple(kinds)):
+            continue
         with torch.no_grad():
-            weight = cast(Tensor, layer.weight)
+            weight = cast(nn.Linear, layer).weight  # each of the kinds has one
         if id(weight) in seen:
             continue
         seen.add(id(weight))

@@ -1,5 +1,6 @@
 """What is learned: tasks with their losses and metrics, and the gain over a baseline."""
 
+from lomt.tasks.best_constant import best_constant
 from lomt.tasks.delta_m import DeltaM, delta_m
 from lomt.tasks.layout import KINDS, TaskKind, TensorLayout
 from lomt.tasks.losses import LOSSES, Loss
@@ -19,6 +20,7 @@ __all__ = [
     "Task",
     "TaskKind",
     "TensorLayout",
+    "best_constant",
     "delta_m",
     "make_task",
 ]
