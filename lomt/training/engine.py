@@ -25,4 +25,6 @@ def make_accelerator(precision: str = "fp32", device: str = "auto") -> Accelerat
         )
     # Precision is global in accelerate; stages of one run may differ in it.
     AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=device == "cpu")
+    # Told that it is on CPU, accelerate joins several processes by gloo; otherwise it runs them side by side.
+    is_on_cpu = device == "cpu" or not torch.accelerator.is_available()
+    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=is_on_cpu)

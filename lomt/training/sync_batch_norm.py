@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 __all__ = ["synchronised_batch_norm"]
@@ -54,10 +54,10 @@ def _forward(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
 
 
 def _normalise(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
-    count = all_reduce(input.new_tensor(input.numel() / input.shape[1]))
-    mean = all_reduce(input.sum(dim=(0, 2, 3))) / count
+    count = _summed(input.new_tensor(input.numel() / input.shape[1]))
+    mean = _summed(input.sum(dim=(0, 2, 3))) / count
     centred = input - mean[:, None, None]
-    variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / count
+    variance = _summed(centred.square().sum(dim=(0, 2, 3))) / count
     _update_running(norm, mean.detach(), variance.detach(), float(count))
     scale = torch.rsqrt(variance + norm.eps)
     if norm.weight is not None:
@@ -73,3 +73,24 @@ def _update_running(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count:
     momentum = norm.momentum if norm.momentum is not None else 1.0 / float(norm.num_batches_tracked)
     norm.running_mean.lerp_(mean, momentum)
     norm.running_var.lerp_(variance * (count / max(count - 1.0, 1.0)), momentum)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, since every process's loss sees the sum."""
+
+    @staticmethod
+    def forward(context: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _summed(value: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(value)
+    return total
