@@ -5,6 +5,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
@@ -119,8 +120,10 @@ class Parts:
     @cached_property
     def backbone(self) -> nn.Module:
         """The whole backbone with the weights that the recipe asks for; not to be trained itself."""
-        backbone = create_backbone(self.backbone_spec, find_weights(self.recipe.model.backbone))
-        return backbone
+        # Random weights must not depend on which stage asks first.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            return create_backbone(self.backbone_spec, find_weights(self.recipe.model.backbone))
 
     @property
     def backbone_spec(self) -> BackboneSpec:

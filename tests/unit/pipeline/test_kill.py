@@ -32,20 +32,17 @@ def start(out):
 
 def kill_in(stage, out):
     """Start the run, wait until the stage says that it begins, let it work for a moment, kill it."""
-    process = start(out)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(f"{stage}:"):
-            break
-    else:
-        pytest.fail(f"stage {stage} did not begin")
-    time.sleep(0.7)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with start(out) as process:
+        assert process.stdout is not None
+        begun = any(line.startswith(f"{stage}:") for line in process.stdout)
+        time.sleep(0.7)
+        process.send_signal(signal.SIGKILL)
+    assert begun, f"stage {stage} did not begin"
 
 
 def finish(out):
-    output, _ = start(out).communicate(timeout=300)
+    with start(out) as process:
+        output, _ = process.communicate(timeout=300)
     assert "delta_m" in output, output[-2000:]
 
 

@@ -146,7 +146,9 @@ def test_unknown_layer_in_branch_points_is_named(copy):
 
 
 def test_stage_without_the_one_before_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match=r"to hold a finished stage .* Run the earlier stages first; `lomt run` does"):
+    with pytest.raises(
+        ArtifactError, match=r"to hold a finished stage .* Run the earlier stages first; `lomt run` does"
+    ):
         go(tmp_path / "new", first="locate", last="locate")
 
 
