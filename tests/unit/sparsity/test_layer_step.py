@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
 
 from lomt.sparsity import adam_group_soft_threshold, group_soft_threshold, group_weight, layer_step
+from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
 from lomt.structure import LayerGroups
 from tests.reference import prox as reference
 
