@@ -145,10 +145,12 @@ class Trainer:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Mapping[str, Tensor]:
-        """Return raw predictions in evaluation mode for images in 0 to 1."""
+        """Return raw predictions in evaluation mode for images in 0 to 1.
+
+        Once training is over they are those of the float32 network, whatever the precision of training.
+        """
         self._model.eval()
-        with self._engine.autocast():
-            predictions: Mapping[str, Tensor] = self._model(self._prepared(images))
+        predictions: Mapping[str, Tensor] = self._model(self._prepared(images))
         return predictions
 
     @property

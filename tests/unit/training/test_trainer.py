@@ -221,10 +221,13 @@ def test_ctrl_c_saves_the_step_and_leaves_no_thread(tmp_path, make_model, make_l
 
 def test_bf16_trains_and_leaves_a_float32_model(make_model, make_loader, tasks):
     model = make_model()
-    Trainer(model, tasks, make_loader(), options(precision="bf16")).fit()
+    trainer = Trainer(model, tasks, make_loader(), options(precision="bf16"))
+    trainer.fit()
+    images = torch.rand(1, 3, 8, 12)
 
     assert all(v.dtype == torch.float32 for v in model.parameters())
-    assert model(torch.rand(1, 3, 8, 12))["depth"].dtype == torch.float32
+    assert torch.equal(trainer.predict(images)["depth"], model.eval()(images)["depth"])
+    assert trainer.predict(images)["depth"].dtype == torch.float32
 
 
 def test_tensorboard_files_are_written(tmp_path, make_model, make_loader, tasks):
