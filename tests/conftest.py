@@ -1,6 +1,7 @@
 """Shared by all tests: run-time shape checks, the slow tests' switch, the measured data's place."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ _HOOK = install_import_hook("lomt", "shape_checks.checked")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# A shell that starts the tests in the background has Ctrl-C ignored, which tests of Ctrl-C would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
