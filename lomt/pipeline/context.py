@@ -86,6 +86,7 @@ class Context:
         name: str = "train",
         seed: int | None = None,
         epochs: int | None = None,
+        weights: Mapping[str, float] | None = None,
         regularizer: Regularizer | None = None,
     ) -> Trainer:
         """Return a trainer whose checkpoint and history are files of ``folder`` that begin with ``name``."""
@@ -98,7 +99,7 @@ class Context:
             self.parts.loader("train", settings, **place),
             training_options(settings, self.recipe.seed if seed is None else seed, epochs=epochs),
             targets=self.parts.targets,
-            weights=self.parts.weights,
+            weights=self.parts.weights if weights is None else weights,
             validation=self.parts.loader("validation", settings, **place) if has_validation else None,
             regularizer=regularizer,
             checkpoint=folder / f"{name}.checkpoint",

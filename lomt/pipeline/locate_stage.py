@@ -1,17 +1,22 @@
 """Stage ``locate``: train each task alone with group lasso and read off the layer it needs."""
 
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from lomt.branching import branch_point, copy_matching_weights, density_profile, format_branch_points
-from lomt.models import load_model
+from lomt.models import MultiTaskModel, load_model
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder, write_text
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
-from lomt.training import GroupLassoPath
+from lomt.tasks import Task
+from lomt.training import GroupLassoPath, evaluate
 
 __all__ = ["run_locate"]
+
+_SCALE_BATCHES = 16
 
 
 def run_locate(context: Context) -> None:
@@ -69,6 +74,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
         name="train" if trial == 0 else f"trial_{trial}",
         seed=seed,
         epochs=path.epochs,
+        weights=_weights(context, model, tasks),
         regularizer=path,
     )
     history = trainer.fit()
@@ -86,6 +92,24 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     )
     _drop(place, trial)
     return report
+
+
+def _weights(context: Context, model: MultiTaskModel, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """Return the factor that brings the task's loss to 1 at the start.
+
+    Group lasso trades the loss against the norms: without a common scale one lambda prunes a task whose loss is
+    a small number, such as a cosine, much harder than one with a large cross entropy.
+    """
+    if not context.recipe.locate.normalise_loss:
+        return dict.fromkeys(tasks, 1.0)
+    parts = context.parts
+    mean, std = (torch.tensor(parts.normalisation[name])[:, None, None] for name in ("mean", "std"))
+    batches = islice(parts.loader("train", context.recipe.locate.train).epoch(0), _SCALE_BATCHES)
+    model.eval()
+    losses = evaluate(
+        lambda images: model((images - mean) / std), batches, tasks, targets=parts.targets
+    ).losses
+    return {task: 1.0 / max(loss, 1e-6) for task, loss in losses.items()}
 
 
 def _drop(place: Path, trial: int) -> None:

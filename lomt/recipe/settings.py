@@ -178,6 +178,11 @@ class LocateSettings(Settings):
     )
     seeds: PositiveInt = Field(default=1, description="Runs a task, each with its own seed.")
     lambdas: LambdaSettings = Field(default=LambdaSettings(), description="Strength of the group lasso.")
+    normalise_loss: bool = Field(
+        default=True,
+        description="Divide each task's loss by its value at the start, so that one lambda means the same for "
+        "all tasks; the papers do not.",
+    )
     metric: Literal["adam", "euclidean"] = Field(
         default="adam", description="Metric of the proximal step; `adam` is the optimizer's own."
     )
