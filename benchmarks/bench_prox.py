@@ -10,6 +10,7 @@ every ratio is between neighbours in time. Shares are medians over these pairs.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -34,7 +35,7 @@ MOST_SHARE = {"euclidean": 0.03, "adam": 0.10}
 LEAST_ADVANTAGE = 20.0
 BATCH, SIZE = 8, (96, 128)
 LAMBDA, LR = 1e-3, 1e-4
-_LEAST_ROUNDS = 8
+_LEAST_ROUNDS, _BATCHES = 8, 64
 
 
 def main() -> int:
@@ -66,12 +67,13 @@ def main() -> int:
 
 def measure(name: str, rounds: int, seconds: float) -> dict[str, Any]:
     """Time training steps, proximal steps and the regulariser on one network."""
-    model = timm.create_model(name, num_classes=10, **MODELS[name]).train()
+    model = timm.create_model(name, num_classes=10, **MODELS[name])
+    regularize = _regulariser(model)
+    model.train()  # Torch-Pruning leaves it in evaluation mode
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR)
     train = _training_step(model, optimizer)
     groups = channel_groups(model)
     lassos = {metric: GroupLasso(groups, LAMBDA, metric=metric) for metric in METRICS}
-    regularize = _regulariser(model)
     for _ in range(3):
         train()
         for lasso in lassos.values():
@@ -120,12 +122,15 @@ def _summary(
 
 
 def _training_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    images = torch.rand(BATCH, 3, *SIZE)
-    targets = torch.randint(10, (BATCH,))
+    # Enough batches that they are not learned by heart: gradients that vanish would change what is measured.
+    images = torch.rand(_BATCHES, BATCH, 3, *SIZE)
+    targets = torch.randint(10, (_BATCHES, BATCH))
+    turns = itertools.cycle(range(_BATCHES))
 
     def step() -> None:
+        turn = next(turns)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), targets).backward()
+        nn.functional.cross_entropy(model(images[turn]), targets[turn]).backward()
         optimizer.step()
 
     return step

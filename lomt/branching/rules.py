@@ -4,6 +4,7 @@ The published protocol picks the layer by looking at plots; each rule here is on
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 from lomt.branching.evidence import DensityProfile, LayerEvidence
 from lomt.errors import UnknownNameError
@@ -44,11 +45,26 @@ def density_threshold(profile: DensityProfile, activity: float) -> int:
     return _deepest(profile, lambda layer: layer.is_bypassable and layer.density >= 0.5 * highest)
 
 
+def steepest_fall(profile: DensityProfile, activity: float) -> int:
+    """Return the last layer before the density's steepest relative fall, or the deepest where none is by a fifth.
+
+    Of layers that can die, densities at or below ``activity`` counting as that. Needs no threshold on density and
+    so reads profiles of different overall sparsity alike.
+    """
+    can_die = [i for i, layer in enumerate(profile.layers) if layer.is_bypassable]
+    densities = [max(profile.layers[i].density, activity, 1e-9) for i in can_die]
+    falls = [after / before for before, after in pairwise(densities)]
+    if not falls or min(falls) > 0.8:
+        return len(profile.layers) - 1
+    return can_die[falls.index(min(falls))]
+
+
 RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "before_first_dead_run": before_first_dead_run,
     "last_active_bypassable": last_active_bypassable,
     "deepest_active": deepest_active,
     "density_threshold": density_threshold,
+    "steepest_fall": steepest_fall,
 }
 
 

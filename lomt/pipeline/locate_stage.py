@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,8 +24,10 @@ def run_locate(context: Context) -> None:
     """Find every task's branch point; writes ``locate/``."""
     settings = context.recipe.locate
     origin = context.keys["dense"] if settings.start == "dense" else None
-    folder = context.folder("locate", context.settings_key("locate"), origin)
-    if folder.is_finished:
+    # Another reading of the same trials needs no training.
+    reading = settings.model_dump(mode="json", include={"rule", "activity", "granularity"})
+    folder = context.folder("locate", _training_key(context, reading), origin)
+    if folder.is_finished and folder.read_json("profiles.json")["reading"] == reading:
         return
     profiles, chosen = {}, {}
     layers = context.parts.layers
@@ -36,9 +39,16 @@ def run_locate(context: Context) -> None:
     if context.is_writer:
         write_text(folder.path / "branch_points.yaml", format_branch_points(chosen, profiles, layers))
     folder.write_json(
-        "profiles.json", {"rule": settings.rule, "profiles": [p.to_dict() for p in profiles.values()]}
+        "profiles.json", {"reading": reading, "profiles": [p.to_dict() for p in profiles.values()]}
     )
     folder.finish()
+
+
+def _training_key(context: Context, reading: Mapping[str, Any]) -> dict[str, Any]:
+    key = context.settings_key("locate")
+    for name in reading:
+        del key["settings"]["locate"][name]
+    return key
 
 
 def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> SparsityReport:

@@ -33,7 +33,9 @@ __all__ = [
     "TaskSettings",
 ]
 
-Rule = Literal["before_first_dead_run", "deepest_active", "last_active_bypassable", "density_threshold"]
+Rule = Literal[
+    "before_first_dead_run", "deepest_active", "last_active_bypassable", "density_threshold", "steepest_fall"
+]
 Enlargement = Annotated[float, Field(ge=1)]
 Colour = Annotated[tuple[float, float, float], Relaxed]
 PositiveColour = Annotated[tuple[Positive, Positive, Positive], Relaxed]

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,8 +11,9 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lomt.errors import UnknownNameError
-from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
+from lomt.sparsity.bunch import Bunch, Layer, LayerStep
 from lomt.sparsity.prox import group_weight
+from lomt.sparsity.rows import Scratch
 from lomt.structure import LayerGroups, squared_norms
 
 __all__ = ["METRICS", "GroupLasso", "Metric"]
@@ -93,6 +93,7 @@ class GroupLasso:
         self._groups = tuple(groups)
         self._norms: dict[str, Tensor] = {}
         self._scratch = Scratch()
+        self._bunches: list[Bunch] = []
         self._handle: RemovableHandle | None = None
 
     @property
@@ -158,8 +159,7 @@ class GroupLasso:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on to the last bit: lambda and where Newton starts."""
-        norms = {name: value.clone() for name, value in self._norms.items()}
-        return {"metric": self.metric, "lambda_": self.lambda_, "norms": norms}
+        return {"metric": self.metric, "lambda_": self.lambda_, "norms": self._known_norms()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave.
@@ -176,14 +176,15 @@ class GroupLasso:
             )
         own = {name: (parameter, groups.count) for name, parameter, groups in self._groups}
         for name, norms in state["norms"].items():
-            if name not in own or norms.shape != (own[name][1],):
+            if name not in own or norms.shape != (2, own[name][1]):
                 here = f"has {own[name][1]} groups" if name in own else "is unknown"
                 raise ValueError(
-                    f"Expected `state` to be of the same channel groups, but got {norms.numel()} "
+                    f"Expected `state` to be of the same channel groups, but got {norms.shape[-1]} "
                     f"norms for `{name}`, which {here} here."
                 )
         self.lambda_ = state["lambda_"]
-        self._norms = {name: norms.clone().to(own[name][0].device) for name, norms in state["norms"].items()}
+        self._bunches = []
+        self._norms = {name: norms.clone() for name, norms in state["norms"].items()}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # A gradient scaler does not call most optimizers in steps to skip; fused ones it tells so here.
@@ -193,46 +194,55 @@ class GroupLasso:
                 self._shrink(optimizer)
 
     def _shrink(self, optimizer: Optimizer) -> None:
-        if self.lambda_ == 0:
-            return
-        for steps in _bunches(self._layer_steps(optimizer)):
-            if self.metric == "euclidean":
-                euclidean_steps_(list(steps.values()), self._scratch)
-            else:
-                norms = adam_steps_(list(steps.values()), self._scratch)
-                self._norms.update(zip(steps, norms, strict=True))
+        layers, steps = self._due(optimizer)
+        self._prepare(layers)
+        take = Bunch.step_in_adam if self.metric == "adam" else Bunch.step_euclidean
+        start = 0
+        for bunch in self._bunches:
+            take(bunch, steps[start : start + len(bunch)])
+            start += len(bunch)
 
-    def _layer_steps(self, optimizer: Optimizer) -> dict[str, LayerStep]:
+    def _due(self, optimizer: Optimizer) -> tuple[list[Layer], list[LayerStep]]:
+        """Return the layers that the optimizer has stepped, and their part in the proximal step."""
         owner = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-        steps = {}
+        layers, steps = [], []
         for name, parameter, groups in self._groups:
-            if parameter.grad is None:
-                continue
             options = owner[id(parameter)]
-            step = LayerStep(parameter.detach(), groups, float(options["lr"]) * self.lambda_)
-            if step.strength == 0:
+            strength = float(options["lr"]) * self.lambda_
+            if parameter.grad is None or strength == 0:
                 continue
             if self.metric == "adam":
-                step = self._in_adam(name, step, options, optimizer.state[parameter])
-            steps[name] = step
-        return steps
+                state = optimizer.state[parameter]
+                layers.append(Layer(name, parameter, groups, _second_moment(name, state, options)))
+                steps.append(self._step_in_adam(strength, state, options))
+            else:
+                layers.append(Layer(name, parameter, groups))
+                steps.append(LayerStep(strength))
+        return layers, steps
 
-    def _in_adam(
-        self, name: str, step: LayerStep, options: Mapping[str, Any], state: Mapping[str, Any]
+    def _step_in_adam(
+        self, strength: float, state: Mapping[str, Any], options: Mapping[str, Any]
     ) -> LayerStep:
-        if "exp_avg_sq" not in state:
-            raise ValueError(
-                f"Expected `optimizer` to have second moments of `{name}`, but got none. "
-                "Take an optimizer step before the first proximal one."
-            )
         beta = float(options["betas"][1]) if self.bias_correction else 0.0
-        return replace(
-            step,
-            second_moment=state["max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"],
-            correction=1 - beta ** float(state["step"]),
-            eps=float(options["eps"]),
-            norms=self._norms.get(name),
-        )
+        return LayerStep(strength, 1 - beta ** float(state["step"]), float(options["eps"]))
+
+    def _prepare(self, layers: Sequence[Layer]) -> None:
+        """Make bunches of these layers, unless they are the ones of the step before."""
+        parts = _cut(layers)
+        if len(parts) == len(self._bunches) and all(map(Bunch.holds, self._bunches, parts)):
+            return
+        norms = self._known_norms()
+        # The largest first, so that the shared memory need not grow.
+        order = sorted(range(len(parts)), key=lambda i: -_size(parts[i]))
+        made = {i: Bunch(parts[i], self._scratch) for i in order}
+        self._bunches = [made[i] for i in range(len(parts))]
+        self._norms = norms
+        for bunch in self._bunches:
+            bunch.set_norms(norms)
+
+    def _known_norms(self) -> dict[str, Tensor]:
+        latest = {name: norms for bunch in self._bunches for name, norms in bunch.norms().items()}
+        return {name: norms.clone() for name, norms in {**self._norms, **latest}.items()}
 
     def _check(self, optimizer: Optimizer) -> None:
         if self.metric == "adam" and not isinstance(optimizer, (Adam, AdamW)):
@@ -250,21 +260,33 @@ class GroupLasso:
             )
 
 
-def _bunches(steps: Mapping[str, LayerStep]) -> list[dict[str, LayerStep]]:
-    """Put neighbouring layers of the same kind of tensor together, up to a size."""
-    bunches: list[dict[str, LayerStep]] = []
-    last = None
-    for name, step in steps.items():
-        kind = (step.weight.dtype, step.weight.device)
-        if kind != last or _size(bunches[-1]) + step.weight.numel() > _MOST_WEIGHTS:
-            bunches.append({})
-        bunches[-1][name] = step
-        last = kind
-    return bunches
+def _second_moment(name: str, state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor:
+    key = "max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"
+    if key not in state:
+        raise ValueError(
+            f"Expected `optimizer` to have second moments of `{name}`, but got none. "
+            "Take an optimizer step before the first proximal one."
+        )
+    moment: Tensor = state[key]
+    return moment
 
 
-def _size(bunch: Mapping[str, LayerStep]) -> int:
-    return sum(step.weight.numel() for step in bunch.values())
+def _cut(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Put neighbouring layers of one dtype and device together, up to a size."""
+    parts: list[list[Layer]] = []
+    last, size = None, 0
+    for layer in layers:
+        kind = (layer.weight.dtype, layer.weight.device)
+        size += layer.weight.numel()
+        if kind != last or size > _MOST_WEIGHTS:
+            parts.append([])
+            last, size = kind, layer.weight.numel()
+        parts[-1].append(layer)
+    return parts
+
+
+def _size(layers: Sequence[Layer]) -> int:
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def _unwrap(optimizer: Any) -> Optimizer:

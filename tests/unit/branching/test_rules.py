@@ -54,6 +54,30 @@ def test_density_threshold_is_half_of_the_densest():
     assert branch_point(DensityProfile("depth", layers), rule="density_threshold") == "layer2"
 
 
+@pytest.mark.parametrize(
+    ("densities", "expected"),
+    [
+        ((1.0, 0.97, 0.87, 0.50, 0.37), 2),  # a knee far above any threshold
+        ((0.95, 0.57, 0.05, 0.04, 0.01), 1),  # the same knee of a sparser run
+        ((0.99, 0.95, 0.90, 0.85, 0.80), 4),  # no knee: all of the backbone is needed
+        ((0.9, 0.8, 0.0, 0.0, 0.0), 1),  # dead is dead
+    ],
+)
+def test_steepest_fall_is_relative(densities, expected):
+    layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate(densities))
+
+    assert branch_point(DensityProfile("depth", layers), rule="steepest_fall") == f"layer{expected}"
+
+
+def test_steepest_fall_passes_over_layers_that_cannot_die():
+    layers = tuple(
+        LayerEvidence(f"layer{i}", (d,), can_die)
+        for i, (d, can_die) in enumerate(((0.9, True), (0.2, False), (0.8, True), (0.3, True)))
+    )
+
+    assert branch_point(DensityProfile("depth", layers), rule="steepest_fall") == "layer2"
+
+
 def test_activity_is_the_share_that_must_survive():
     layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate((0.9, 0.05, 0.04)))
     found = DensityProfile("depth", layers)

@@ -120,6 +120,14 @@ def test_changed_setting_runs_its_stage_and_those_after(copy):
     assert [text.split(":")[0] for text in texts] == ["rewire", "export", "bench"]
 
 
+def test_another_rule_reads_the_same_trials(copy):
+    stored = (copy / "locate" / "depth" / "sparsity.json").stat().st_mtime_ns
+    _, texts = go(copy, "locate.rule=deepest_active", last="locate")
+
+    assert [text.split(" needs ")[0] for text in texts] == ["locate: segmentation", "locate: depth"]
+    assert (copy / "locate" / "depth" / "sparsity.json").stat().st_mtime_ns == stored
+
+
 def test_edited_branch_points_are_used(copy):
     path = copy / "locate" / "branch_points.yaml"
     path.write_text("segmentation: layer3.0\ndepth: layer2.0\n")

@@ -110,7 +110,7 @@ def test_training_ends_at_the_penalised_optimum(metric, kind):
     torch.manual_seed(0)
     layer = nn.Conv2d(6, 5, 1, bias=False)
     target = torch.randn(5, 6, 1, 1) * torch.tensor([0.05, 1.0, 0.1, 2.0, 0.5, 1.0]).view(1, 6, 1, 1)
-    optimizer = {"sgd": SGD(layer.parameters(), lr=0.3), "adam": Adam(layer.parameters(), lr=0.1)}[kind]
+    optimizer = {"sgd": SGD(layer.parameters(), lr=0.3), "adam": Adam(layer.parameters(), lr=0.3)}[kind]
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
     GroupLasso(channel_groups(layer), 0.2, metric=metric).attach(optimizer)
     for _ in range(600):
@@ -225,11 +225,17 @@ def test_bfloat16_parameters(metric):
     )
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "adamw fused"])
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        ("sgd", "euclidean"),
+        ("adamw", "euclidean"),
+        ("adamw fused", "euclidean"),
+        ("adamw", "adam"),
+        ("adamw fused", "adam"),
+    ],
+)
 def test_steps_that_a_gradient_scaler_skips_shrink_nothing(kind, metric):
-    if kind == "sgd" and metric == "adam":
-        pytest.skip("SGD has no second moments")
     model = network()
     optimizer = OPTIMIZERS[kind](model.parameters())
     GroupLasso(channel_groups(model), 1e-4, metric=metric).attach(optimizer)
@@ -320,14 +326,14 @@ def test_states_of_other_metrics_and_groups_are_refused():
         ValueError, match="^Expected `state` to be of metric `adam`, but got one of `euclidean`.$"
     ):
         lasso.load_state_dict(other)
-    state = {"metric": "adam", "lambda_": 5.0, "norms": {"0.weight": torch.ones(4)}}
+    state = {"metric": "adam", "lambda_": 5.0, "norms": {"0.weight": torch.ones(2, 4)}}
     with pytest.raises(ValueError) as error:
         lasso.load_state_dict(state)
     assert str(error.value) == (
         "Expected `state` to be of the same channel groups, but got 4 norms for `0.weight`, "
         "which has 3 groups here."
     )
-    state["norms"] = {"9.weight": torch.ones(4)}
+    state["norms"] = {"9.weight": torch.ones(2, 4)}
     with pytest.raises(ValueError, match="got 4 norms for `9.weight`, which is unknown here."):
         lasso.load_state_dict(state)
     assert lasso.lambda_ == LAMBDA

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lomt.sparsity import adam_group_soft_threshold, group_soft_threshold, group_weight, layer_step
-from lomt.sparsity.layer_step import LayerStep, Scratch, adam_steps_, euclidean_steps_
+from lomt.sparsity import adam_group_soft_threshold, bunch, group_soft_threshold, group_weight, rows
+from lomt.sparsity.bunch import Bunch, Layer, LayerStep
+from lomt.sparsity.rows import Scratch
 from lomt.structure import LayerGroups
 from tests.reference import prox as reference
 
@@ -22,7 +23,7 @@ MOST_RESIDUAL = 1e-12
 @pytest.fixture(params=["one piece", "many pieces"])
 def pieces(request, monkeypatch):
     if request.param == "many pieces":
-        monkeypatch.setattr(layer_step, "_CHUNK", 64)
+        monkeypatch.setattr(rows, "_CHUNK", 64)
 
 
 def layer(kind, axis="in", dtype=torch.float32, memory_format=torch.contiguous_format, seed=0):
@@ -31,8 +32,8 @@ def layer(kind, axis="in", dtype=torch.float32, memory_format=torch.contiguous_f
     shape, conv_groups = WEIGHTS[kind]
     count = shape[0] if axis == "out" else shape[1] * conv_groups
     weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-    rows = [reference.groups_of(weight, axis, conv_groups)[i] for i in (0, 2)]
-    weight.view(-1)[rows[0] + rows[1]] *= 1e-4
+    first, _, third, *_ = reference.groups_of(weight, axis, conv_groups)
+    weight.view(-1)[first + third] *= 1e-4
     moment = 10 ** (torch.rand(shape, generator=generator, dtype=torch.float64) * 4 - 10)
     if len(shape) == 4:
         weight, moment = (x.to(memory_format=memory_format) for x in (weight, moment))
@@ -45,9 +46,18 @@ def denominators(moment, correction=1.0):
 
 
 def in_adam(weight, moment, groups, strength, norms=None, correction=1.0):
-    step = LayerStep(weight, groups, strength, moment, correction, EPS, norms)
-    (norms,) = adam_steps_([step], Scratch())
-    return norms
+    layer = Bunch([Layer("layer", weight, groups, moment)], Scratch())
+    layer.set_norms({} if norms is None else {"layer": norms})
+    layer.step_in_adam([LayerStep(strength, correction, EPS)])
+    return layer.norms()["layer"]
+
+
+def starting(norms):
+    return torch.stack([norms, norms])
+
+
+def in_euclid(weight, groups, strength):
+    Bunch([Layer("layer", weight, groups)], Scratch()).step_euclidean([LayerStep(strength)])
 
 
 def exact_in_adam(weight, moment, groups, strength, correction=1.0):
@@ -71,7 +81,7 @@ def assert_close_and_equally_zero(ours, exact):
 def test_steps_in_place_are_the_exact_ones(kind, axis, dtype, memory_format):
     weight, moment, groups = layer(kind, axis, dtype, memory_format)
     before = weight.clone()
-    euclidean_steps_([LayerStep(weight, groups, 0.05)], Scratch())
+    in_euclid(weight, groups, 0.05)
     tau = 0.05 * group_weight(groups.size)
     exact = group_soft_threshold(before.double(), tau, axis, groups.conv_groups)
     assert 0 < (exact == 0).sum() < exact.numel()
@@ -82,12 +92,12 @@ def test_steps_in_place_are_the_exact_ones(kind, axis, dtype, memory_format):
     exact = exact_in_adam(before, moment, groups, 1e-6)
     assert 0 < (exact == 0).sum() < exact.numel()
     assert_close_and_equally_zero(weight, exact)
-    assert torch.equal(norms == 0, layer_norms(exact, groups) == 0)
+    torch.testing.assert_close(norms[1], layer_norms(exact, groups).to(norms.dtype), rtol=1e-5, atol=0)
 
 
 def layer_norms(weight, groups):
-    rows = reference.groups_of(weight, groups.axis, groups.conv_groups)
-    return torch.stack([weight.flatten()[places].norm() for places in rows])
+    listed = reference.groups_of(weight, groups.axis, groups.conv_groups)
+    return torch.stack([weight.flatten()[places].norm() for places in listed])
 
 
 @pytest.mark.parametrize("start", ["none", "too small", "too large", "far too large", "zero", "not finite"])
@@ -103,15 +113,15 @@ def test_where_newton_starts_does_not_matter(start, strength):
         "zero": torch.zeros(groups.count),
         "not finite": torch.full((groups.count,), torch.nan),
     }[start]
-    in_adam(weight, moment, groups, strength, norms)
+    in_adam(weight, moment, groups, strength, norms if norms is None else starting(norms))
     assert_close_and_equally_zero(weight, exact_in_adam(before, moment, groups, strength))
 
 
 def test_a_step_from_the_norms_before_takes_one_pass(monkeypatch):
     passes = []
-    sweep = layer_step._sweep
-    monkeypatch.setattr(layer_step, "_sweep", lambda *args: passes.append(1) or sweep(*args))
-    monkeypatch.setattr(layer_step, "solve_norms", lambda *args: pytest.fail("not settled"))
+    sweep = Bunch._sweep
+    monkeypatch.setattr(Bunch, "_sweep", lambda *args, **kwargs: passes.append(1) or sweep(*args, **kwargs))
+    monkeypatch.setattr(bunch, "solve_norms", lambda *args: pytest.fail("not settled"))
     weight, moment, groups = layer("3x3")
     norms = None
     weight[:, [0, 2]] *= 1e4
@@ -124,13 +134,28 @@ def test_a_step_from_the_norms_before_takes_one_pass(monkeypatch):
     assert len(passes) == first + 4
 
 
+def test_groups_that_shrink_steadily_settle_in_one_pass(monkeypatch):
+    passes = []
+    sweep = Bunch._sweep
+    monkeypatch.setattr(Bunch, "_sweep", lambda *args, **kwargs: passes.append(1) or sweep(*args, **kwargs))
+    weight, moment, groups = layer("1x1")
+    weight[:, [0, 2]] *= 1e4
+    made = Bunch([Layer("layer", weight, groups, moment)], Scratch())
+    for _ in range(6):
+        made.step_in_adam([LayerStep(1.5e-6, eps=EPS)])
+        passes.append(0)
+    start, last = made.norms()["layer"]
+    assert 0.01 < 1 - float((start / last).min()) < 0.1
+    assert passes[-6:] == [1, 0] * 3
+
+
 def test_dead_groups_come_back_when_they_grow():
     weight, moment, groups = layer("3x3")
     norms = in_adam(weight, moment, groups, 1e-6)
-    assert (norms == 0).any()
+    assert (norms[1] == 0).any()
     weight += 1
     before = weight.clone()
-    assert (in_adam(weight, moment, groups, 1e-6, norms) > 0).all()
+    assert (in_adam(weight, moment, groups, 1e-6, norms)[1] > 0).all()
     assert_close_and_equally_zero(weight, exact_in_adam(before, moment, groups, 1e-6))
 
 
@@ -161,7 +186,7 @@ def test_squares_of_float32_neither_overflow_nor_underflow(norm, share):
     before = weight.clone()
     groups = LayerGroups("layer", "in", 2, 2)
     strength = share * norm / group_weight(2)
-    euclidean_steps_([LayerStep(weight, groups, strength)], Scratch())
+    in_euclid(weight, groups, strength)
     torch.testing.assert_close(weight, before * max(0.0, 1 - share), rtol=1e-5, atol=0)
     weight = before.clone()
     moment = torch.full_like(weight, 1e-8)
@@ -171,35 +196,39 @@ def test_squares_of_float32_neither_overflow_nor_underflow(norm, share):
 
 def test_a_tiny_threshold_beside_large_weights_changes_nothing():
     weight = torch.tensor([[1e22], [1e22]])
-    euclidean_steps_([LayerStep(weight, LayerGroups("layer", "in", 1, 2), 1e-4)], Scratch())
+    in_euclid(weight, LayerGroups("layer", "in", 1, 2), 1e-4)
     assert weight.tolist() == [[pytest.approx(1e22)]] * 2
 
 
 def test_equality_means_zero_in_adams_metric_too():
     weight = torch.tensor([[3.0], [4.0]])
     # sqrt(1/4 + 0) + 1/2 = 1, and the threshold is 5
-    step = LayerStep(
-        weight, LayerGroups("layer", "in", 1, 2), 5 / group_weight(2), torch.full_like(weight, 0.25), eps=0.5
-    )
-    assert step.tau == 5
-    (norms,) = adam_steps_([step], Scratch())
+    moment = torch.full_like(weight, 0.25)
+    layer = Bunch([Layer("layer", weight, LayerGroups("layer", "in", 1, 2), moment)], Scratch())
+    assert 5 / group_weight(2) * group_weight(2) == 5
+    layer.step_in_adam([LayerStep(5 / group_weight(2), eps=0.5)])
     assert not weight.any()
-    assert norms.tolist() == [0.0]
+    assert layer.norms()["layer"].tolist() == [[0.0], [0.0]]
 
 
 def test_several_layers_at_once_are_the_same_as_one_by_one():
     kinds = ["3x3", "depthwise", "1x1", "grouped"]
     strengths = [1e-6, 2e-6, 5e-7, 1e-6]
     together, apart = ([layer(kind) for kind in kinds] for _ in range(2))
-    steps = [
-        LayerStep(w, groups, s, moment, eps=EPS)
-        for (w, moment, groups), s in zip(together, strengths, strict=True)
+    layers = [
+        Layer(kind, w, groups, moment) for kind, (w, moment, groups) in zip(kinds, together, strict=True)
     ]
-    norms = adam_steps_(steps, Scratch())
-    for (weight, moment, groups), strength, (joint, *_), joint_norms in zip(
-        apart, strengths, together, norms, strict=True
+    all_of_them = Bunch(layers, Scratch())
+    all_of_them.step_in_adam([LayerStep(strength, eps=EPS) for strength in strengths])
+    for kind, (weight, moment, groups), strength, (joint, *_) in zip(
+        kinds, apart, strengths, together, strict=True
     ):
-        assert torch.allclose(in_adam(weight, moment, groups, strength), joint_norms, rtol=1e-6)
+        norms = in_adam(weight, moment, groups, strength)
+        torch.testing.assert_close(all_of_them.norms()[kind], norms, rtol=1e-6, atol=0)
+        torch.testing.assert_close(joint, weight, rtol=1e-6, atol=1e-7)
+    all_of_them.step_euclidean([LayerStep(1e4 * strength) for strength in strengths])
+    for (weight, _, groups), strength, (joint, *_) in zip(apart, strengths, together, strict=True):
+        in_euclid(weight, groups, 1e4 * strength)
         torch.testing.assert_close(joint, weight, rtol=1e-6, atol=1e-7)
 
 
@@ -210,16 +239,33 @@ def test_weights_and_moments_in_different_memory_orders():
     in_adam(weight, moment, groups, 1e-6)
     assert_close_and_equally_zero(weight, exact_in_adam(before, moment, groups, 1e-6))
     scattered = torch.empty(3, 3, 7, 12).permute(3, 2, 0, 1).copy_(before)
-    euclidean_steps_([LayerStep(scattered, groups, 0.05)], Scratch())
+    in_euclid(scattered, groups, 0.05)
     tau = 0.05 * group_weight(groups.size)
     assert_close_and_equally_zero(scattered, group_soft_threshold(before.double(), tau, "in"))
 
 
-def test_scratch_memory_is_reused():
-    scratch = Scratch()
-    first = scratch.take("a", torch.empty(4, 6))
-    second = scratch.take("a", torch.empty(3, 5))
-    assert first.data_ptr() == second.data_ptr()
-    assert second.shape == (3, 5)
-    assert scratch.take("b", torch.empty(3, 5)).data_ptr() != first.data_ptr()
-    assert scratch.take("a", torch.empty(9, 9)).shape == (9, 9)
+def test_a_bunch_knows_the_tensors_it_was_made_for():
+    weight, moment, groups = layer("3x3")
+    made = Bunch([Layer("layer", weight, groups, moment)], Scratch())
+    assert made.holds([Layer("layer", weight, groups, moment)])
+    assert made.holds([Layer("layer", weight.detach(), groups, moment)])
+    for others in (
+        [],
+        [Layer("other", weight, groups, moment)],
+        [Layer("layer", weight.clone(), groups, moment)],
+        [Layer("layer", weight, groups, moment.clone())],
+        [Layer("layer", weight, groups)],
+        [Layer("layer", weight, groups, moment)] * 2,
+    ):
+        assert not made.holds(others)
+
+
+def test_a_bunch_is_used_again_and_again():
+    weight, moment, groups = layer("3x3", dtype=torch.bfloat16)
+    made = Bunch([Layer("layer", weight, groups, moment)], Scratch())
+    for _ in range(3):
+        weight += 0.1
+        moment *= 1.1
+        before = weight.clone()
+        made.step_in_adam([LayerStep(1e-6, eps=EPS)])
+        assert_close_and_equally_zero(weight, exact_in_adam(before, moment, groups, 1e-6))
