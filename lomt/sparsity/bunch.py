@@ -245,14 +245,16 @@ def _newton(norms: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor
     :math:`\tfrac32 s^2 m`. Its effect on the optimality condition, in units of :math:`\lVert d \odot w \rVert`,
     is :math:`m` times that. :math:`\lVert d \odot w \rVert \ge \tau / m` shows that the group is not zero.
     """
-    step = norms + total / slope * (total.sqrt() - 1)
-    mean = 1 - norms * slope / total
-    size = (step - norms).abs() / step
+    ratio = total / slope
+    step = torch.addcmul(norms, ratio, total.sqrt().sub_(1))
+    mean = (1 - norms / ratio).abs_()
+    size = ((step - norms) / step).abs_()
+    # Comparisons with what is not a number are false, and a step to below zero is larger than it leads to.
+    tolerance = math.sqrt(4 * torch.finfo(norms.dtype).eps / 1.5)
+    is_exact = (size < 0.1) & (size * mean <= tolerance) & (mean < 1 - _ZERO_MARGIN)
     is_zero = (norms == 0) & (total < 1 - _ZERO_MARGIN)
-    is_exact = (size < 0.1) & (1.5 * (size * mean).square() <= 4 * torch.finfo(norms.dtype).eps)
-    is_sound = (norms > 0) & (step > 0) & (mean < 1 - _ZERO_MARGIN) & step.isfinite() & slope.isfinite()
-    moved = torch.where((step > 0) & step.isfinite() & ~is_zero, step, 0)
-    return moved, is_zero | (is_exact & is_sound)
+    moved = torch.where((step > 0) & (step < math.inf), step, 0)
+    return moved, is_zero | is_exact
 
 
 def _is_same(old: Tensor | None, new: Tensor | None) -> bool:

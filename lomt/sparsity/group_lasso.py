@@ -14,6 +14,7 @@ from lomt.errors import UnknownNameError
 from lomt.sparsity.bunch import Bunch, Layer, LayerStep
 from lomt.sparsity.prox import group_weight
 from lomt.sparsity.rows import Scratch
+from lomt.sparsity.threads import ThreadChoice
 from lomt.structure import LayerGroups, squared_norms
 
 __all__ = ["METRICS", "GroupLasso", "Metric"]
@@ -93,6 +94,7 @@ class GroupLasso:
         self._groups = tuple(groups)
         self._norms: dict[str, Tensor] = {}
         self._scratch = Scratch()
+        self._threads = ThreadChoice()
         self._bunches: list[Bunch] = []
         self._handle: RemovableHandle | None = None
 
@@ -142,7 +144,6 @@ class GroupLasso:
             self._handle.remove()
             self._handle = None
 
-    @torch.no_grad()
     def step(self, optimizer: Any) -> None:
         """Take one proximal step now, with the learning rates and the state that the optimizer has.
 
@@ -190,12 +191,18 @@ class GroupLasso:
         # A gradient scaler does not call most optimizers in steps to skip; fused ones it tells so here.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is None or not bool(found_inf):
-            with torch.no_grad():
-                self._shrink(optimizer)
+            self._shrink(optimizer)
 
+    @torch.no_grad()
     def _shrink(self, optimizer: Optimizer) -> None:
         layers, steps = self._due(optimizer)
         self._prepare(layers)
+        if layers and layers[0].weight.device.type == "cpu":
+            self._threads.run(lambda: self._take(steps))
+        else:
+            self._take(steps)
+
+    def _take(self, steps: Sequence[LayerStep]) -> None:
         take = Bunch.step_in_adam if self.metric == "adam" else Bunch.step_euclidean
         start = 0
         for bunch in self._bunches:
