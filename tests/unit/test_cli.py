@@ -206,7 +206,7 @@ def test_an_interrupted_check_promises_nothing(call, monkeypatch):
             "No space left on device: runs/x/model.safetensors",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: runs/rooms_demo"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "Permission denied: /root/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/var/x"), "Permission denied: /var/x"),
         (OSError("the server hung up"), "the server hung up"),
         (ConnectionError(), "ConnectionError"),
     ],
