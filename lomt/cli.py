@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from lomt import __version__
+from lomt.cli_prune import InspectGroup, inspect_model, prune_model
 from lomt.errors import LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
@@ -48,8 +49,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 inspect_app = typer.Typer(
-    help="Look at parts before using them.",
-    epilog="Example: lomt inspect backbone resnet18",
+    cls=InspectGroup,
+    help="Look at a model before pruning it, or at a backbone before building on it.",
+    epilog="Example: lomt inspect timm:resnet18 --input 1x3x64x64",
+    subcommand_metavar="FACTORY --input SHAPE | COMMAND [ARGS]...",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -214,7 +217,10 @@ def inspect_backbone(
         _show_layers(layers)
 
 
+inspect_app.command("model", epilog="Example: lomt inspect timm:resnet18 --input 1x3x64x64")(inspect_model)
 app.add_typer(inspect_app, name="inspect")
+_EXAMPLE = "Example: lomt prune timm:resnet18 --input 1x3x64x64 --macs 0.5 --dry-run"
+app.command("prune", epilog=_EXAMPLE)(prune_model)
 
 
 def main() -> None:

@@ -43,6 +43,16 @@ class _Effort:
     warm_up_ms: float
     warm_up_cap_ms: float
 
+    @property
+    def warm_up(self) -> dict[str, float]:
+        """What ends the warming up, as the worker's function takes it."""
+        return {
+            "least_runs": 10,
+            "least_ms": self.warm_up_ms,
+            "cap_ms": self.warm_up_cap_ms,
+            "agreement": 0.02,
+        }
+
 
 _FULL: Final = _Effort(rounds=5, seconds=3.0, warm_up_ms=100.0, warm_up_cap_ms=500.0)
 _QUICK: Final = _Effort(rounds=5, seconds=0.3, warm_up_ms=20.0, warm_up_cap_ms=100.0)
@@ -95,65 +105,58 @@ def measure_latency(
     if baseline not in arms:
         raise UnknownNameError("arm", baseline, arms)
     effort = _QUICK if quick else _FULL
-    rounds = effort.rounds if rounds is None else rounds
-    seconds = effort.seconds if seconds is None else seconds
-    _check_numbers(
-        threads=threads, batch=batch, rounds=rounds, runs_per_block=runs_per_block, seconds=seconds
-    )
-    check_device(device)
-    networks = {name: load_network(Path(path)) for name, path in arms.items()}
-    shape = _common_shape(networks, baseline, input_shape)
-    environment = describe_environment()
-    job = {
-        "paths": [str(Path(path).resolve()) for path in [*arms.values(), arms[baseline]]],
-        "device": device,
-        "threads": threads,
-        "spinning": spinning,
-        "shape": [batch, *shape],
-        "pool": _POOL,
-        "seed": seed,
-        "runs_per_block": runs_per_block,
-        "seconds": seconds * (len(arms) + 1) / rounds,
-        "warm_up": {
-            "least_runs": 10,
-            "least_ms": effort.warm_up_ms,
-            "cap_ms": effort.warm_up_cap_ms,
-            "agreement": 0.02,
-        },
-    }
-    answers = [_run_worker({**job, "round": number}) for number in range(rounds)]
-    settings = {
+    settings: dict[str, Any] = {
         "threads": threads,
         "batch": batch,
-        "input_shape": list(shape),
-        "rounds": rounds,
+        "rounds": effort.rounds if rounds is None else rounds,
         "runs_per_block": runs_per_block,
-        "seconds": seconds,
+        "seconds": effort.seconds if seconds is None else seconds,
         "seed": seed,
         "device": device,
-        "provider": PROVIDERS[device],
         "spinning": spinning,
+        "warm_up": effort.warm_up,
+    }
+    _check_settings(settings)
+    networks = {name: load_network(Path(path)) for name, path in arms.items()}
+    settings = _complete(settings, _common_shape(networks, baseline, input_shape))
+    environment = describe_environment()
+    job = _job([*arms.values(), arms[baseline]], settings)
+    answers = [_run_worker({**job, "round": number}) for number in range(settings["rounds"])]
+    return _report(arms, baseline, answers, networks, settings, environment)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    for name, bound in {"threads": 1, "batch": 1, "rounds": 2, "runs_per_block": 1}.items():
+        if settings[name] < bound:
+            raise ValueError(f"Expected `{name}` to be at least {bound}, but got {settings[name]}.")
+    if not settings["seconds"] > 0:
+        raise ValueError(f"Expected `seconds` to be positive, but got {settings['seconds']}.")
+    check_device(settings["device"])
+
+
+def _complete(settings: Mapping[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    """Add what follows from the arms and what is always so: all that a reader of the report needs."""
+    return {
+        **settings,
+        "input_shape": list(shape),
+        "provider": PROVIDERS[settings["device"]],
         "inter_op_threads": 1,
         "execution": "sequential",
         "graph_optimization": "all",
         "inputs": _POOL,
-        "warm_up": job["warm_up"],
     }
-    return _report(arms, baseline, answers, networks, settings, environment)
 
 
-def _check_numbers(*, threads: int, batch: int, rounds: int, runs_per_block: int, seconds: float) -> None:
-    least = {
-        "threads": (threads, 1),
-        "batch": (batch, 1),
-        "rounds": (rounds, 2),
-        "runs_per_block": (runs_per_block, 1),
+def _job(paths: Sequence[Path], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the worker is told in every round but for the round's number."""
+    shared = ("device", "threads", "spinning", "seed", "runs_per_block", "warm_up")
+    return {
+        "paths": [str(Path(path).resolve()) for path in paths],
+        "shape": [settings["batch"], *settings["input_shape"]],
+        "pool": settings["inputs"],
+        "seconds": settings["seconds"] * len(paths) / settings["rounds"],
+        **{name: settings[name] for name in shared},
     }
-    for name, (value, bound) in least.items():
-        if value < bound:
-            raise ValueError(f"Expected `{name}` to be at least {bound}, but got {value}.")
-    if not seconds > 0:
-        raise ValueError(f"Expected `seconds` to be positive, but got {seconds}.")
 
 
 def _common_shape(

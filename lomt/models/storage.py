@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lomt._version import __version__
+from lomt.atomic_file import write_atomically
 from lomt.errors import ArtifactError
 from lomt.models.backbone import mismatch
 from lomt.models.multitask import ModelSpec, MultiTaskModel
@@ -39,9 +37,8 @@ def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
         The directory.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     entries = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    checksum = _write(directory / _WEIGHTS, lambda path: save_file(entries, path, metadata={"format": "pt"}))
+    checksum = write_atomically(directory / _WEIGHTS, lambda path: _write_weights(entries, path))
     structure = {
         "schema": SCHEMA,
         "lomt": __version__,
@@ -49,7 +46,7 @@ def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
         "model": model.spec.to_dict(),
     }
     text = json.dumps(structure, indent=2) + "\n"
-    _write(directory / _STRUCTURE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_atomically(directory / _STRUCTURE, lambda path: path.write_text(text, encoding="utf-8"))
     return directory
 
 
@@ -78,21 +75,10 @@ def load_model(directory: str | Path) -> MultiTaskModel:
     return model.eval()
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> str:
-    """Write a file atomically; returns the SHA-256 of its content."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        checksum = _sha256(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return checksum
+def _write_weights(entries: dict[str, torch.Tensor], path: Path) -> str:
+    """Write the weights and return the file's SHA-256."""
+    save_file(entries, path, metadata={"format": "pt"})
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

@@ -65,12 +65,7 @@ def _torch_metrics(context: Context, stage: str) -> dict[str, dict[str, float]]:
 def _samples(context: Context, count: int) -> Tensor:
     loader = context.parts.loader("test", context.recipe.train.model_copy(update={"batch_size": count}))
     batch = next(iter(loader.epoch(0)))
-    return _normalised(context, batch["image"])
-
-
-def _normalised(context: Context, images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(context.parts.normalisation[name])[:, None, None] for name in ("mean", "std"))
-    return (images - mean) / std
+    return context.parts.prepared(batch["image"])
 
 
 def _onnx_metrics(context: Context, path: Path) -> dict[str, dict[str, float]]:
@@ -78,7 +73,7 @@ def _onnx_metrics(context: Context, path: Path) -> dict[str, dict[str, float]]:
     loader = context.parts.loader("test", context.recipe.train)
 
     def predict(images: Tensor) -> Mapping[str, Tensor]:
-        outputs = network(np.ascontiguousarray(_normalised(context, images).numpy()))
+        outputs = network(np.ascontiguousarray(context.parts.prepared(images).numpy()))
         return {name: torch.from_numpy(value) for name, value in outputs.items()}
 
     context.progress.start(f"testing {path.name}", loader.batches_per_epoch)

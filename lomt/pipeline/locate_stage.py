@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,7 +99,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
             "history": history,
         },
     )
-    _drop(place, trial)
+    folder.drop_checkpoints()
     return report
 
 
@@ -113,14 +112,9 @@ def _weights(context: Context, model: MultiTaskModel, tasks: Mapping[str, Task])
     if not context.recipe.locate.normalise_loss:
         return dict.fromkeys(tasks, 1.0)
     parts = context.parts
-    mean, std = (torch.tensor(parts.normalisation[name])[:, None, None] for name in ("mean", "std"))
     batches = islice(parts.loader("train", context.recipe.locate.train).epoch(0), _SCALE_BATCHES)
     model.eval()
     losses = evaluate(
-        lambda images: model((images - mean) / std), batches, tasks, targets=parts.targets
+        lambda images: model(parts.prepared(images)), batches, tasks, targets=parts.targets
     ).losses
     return {task: 1.0 / max(loss, 1e-6) for task, loss in losses.items()}
-
-
-def _drop(place: Path, trial: int) -> None:
-    (place / ("train" if trial == 0 else f"trial_{trial}")).with_suffix(".checkpoint").unlink(missing_ok=True)

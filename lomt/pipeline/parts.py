@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
@@ -145,6 +146,13 @@ class Parts:
             "mean": tuple(data.mean or own.get("mean") or (0.0, 0.0, 0.0)),
             "std": tuple(data.std or own.get("std") or (1.0, 1.0, 1.0)),
         }
+
+    def prepared(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images in 0 to 1 as networks take them: minus the mean, divided by the standard deviation."""
+        mean, std = (torch.tensor(self.normalisation[name])[:, None, None] for name in ("mean", "std"))
+        return (images - mean) / std
 
     def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec:
         """Return the dense network: every decoder at the backbone's last layer."""

@@ -3,12 +3,15 @@
 import hashlib
 import json
 import shutil
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lomt.atomic_file import write_atomically
 from lomt.errors import ArtifactError
 from lomt.recipe import Recipe
 
@@ -53,6 +56,10 @@ class RunDirectory:
 class StageFolder:
     """The artefacts of one stage with the key of the settings they were made for.
 
+    ``stage.json`` holds that key and, once the stage is done, what its last attempt took: seconds since the
+    folder was asked for, and the most memory that the process, or any one that it started, has held so far,
+    earlier stages included. Neither enters a key.
+
     Args:
         path: The folder.
         key: Hash of everything that the result depends on.
@@ -61,6 +68,7 @@ class StageFolder:
 
     def __init__(self, path: Path, key: str, is_writer: bool = True) -> None:
         self.path, self._key, self._is_writer = path, key, is_writer
+        self._began = time.monotonic()
 
     @property
     def is_finished(self) -> bool:
@@ -75,14 +83,23 @@ class StageFolder:
         if self.path.exists():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True)
-        self._write_stamp(is_finished=False)
+        self._write_stamp(finished=False)
 
     def finish(self) -> None:
-        """Note that the stage is done, and drop its checkpoints."""
+        """Note that the stage is done and what that took, and drop its checkpoints."""
+        self.drop_checkpoints()
+        self._write_stamp(
+            finished=True,
+            seconds_of_last_attempt=round(time.monotonic() - self._began, 3),
+            peak_memory_bytes=_peak_memory_bytes(),
+        )
+
+    def drop_checkpoints(self) -> None:
+        """Delete the checkpoints, and halves of files that a killed process left; no training may be running."""
         if self._is_writer:
-            for checkpoint in self.path.rglob("*.checkpoint"):
-                checkpoint.unlink()
-            self._write_stamp(is_finished=True)
+            for pattern in ("*.checkpoint", ".*.partial"):
+                for file in self.path.rglob(pattern):
+                    file.unlink()
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write an artefact whole or not at all."""
@@ -97,8 +114,8 @@ class StageFolder:
         """
         return _read_json(self.path / name)
 
-    def _write_stamp(self, is_finished: bool) -> None:
-        write_text(self.path / _STAMP, json.dumps({"key": self._key, "finished": is_finished}) + "\n")
+    def _write_stamp(self, **facts: Any) -> None:
+        self.write_json(_STAMP, {"key": self._key, **facts})
 
 
 def _stamp(folder: Path) -> dict[str, Any]:
@@ -108,6 +125,17 @@ def _stamp(folder: Path) -> dict[str, Any]:
 
 def _is_stamped_finished(folder: Path) -> bool:
     return bool(_stamp(folder).get("finished"))
+
+
+def _peak_memory_bytes() -> int | None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows keeps no such record
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
 
 
 def key_of(*parts: Any) -> str:
@@ -131,13 +159,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _check_owner(stored: Path, name: str) -> None:

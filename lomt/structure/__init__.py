@@ -1,5 +1,6 @@
-"""What hangs together: the channel groups of a network's weights."""
+"""What hangs together in a network: channel groups of single layers, and channels coupled across layers."""
 
+from lomt.structure.analyse import trace_structure
 from lomt.structure.channel_groups import (
     AXES,
     Axis,
@@ -11,15 +12,44 @@ from lomt.structure.channel_groups import (
     squared_norms,
     zero_groups,
 )
+from lomt.structure.coupled_channels import (
+    CoupledChannels,
+    Keep,
+    Resolved,
+    Role,
+    Structure,
+    TensorSlices,
+    all_kept,
+)
+from lomt.structure.free_sizes import FreeSize, free_sizes, source_checksum
+from lomt.structure.model_copy import copy_model
+from lomt.structure.trace import Inputs, TraceError, named_outputs, named_tensors, run_model
 
 __all__ = [
     "AXES",
     "Axis",
+    "CoupledChannels",
+    "FreeSize",
+    "Inputs",
+    "Keep",
     "LayerGroups",
+    "Resolved",
+    "Role",
+    "Structure",
+    "TensorSlices",
+    "TraceError",
+    "all_kept",
     "channel_groups",
+    "copy_model",
     "expand_groups",
+    "free_sizes",
     "group_rows",
     "group_view",
+    "named_outputs",
+    "named_tensors",
+    "run_model",
+    "source_checksum",
     "squared_norms",
+    "trace_structure",
     "zero_groups",
 ]

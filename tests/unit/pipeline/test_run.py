@@ -65,6 +65,15 @@ def test_every_stage_leaves_its_artefacts(finished):
     assert not list(out.rglob("*.partial"))
 
 
+def test_every_stage_notes_what_it_took(finished):
+    out, _, _ = finished
+    stamps = [json.loads(path.read_text()) for path in out.glob("*/stage.json")]
+
+    assert len(stamps) == len(STAGES)
+    assert all(stamp["finished"] and stamp["seconds_of_last_attempt"] > 0 for stamp in stamps)
+    assert all(stamp["peak_memory_bytes"] > 1e8 for stamp in stamps)
+
+
 def test_stored_recipe_is_complete_and_runs_again(finished):
     out, _, _ = finished
     text = (out / "recipe.yaml").read_text()

@@ -22,10 +22,12 @@ def test_depth_that_is_infinite_or_nan_is_ignored():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_accepts_what_fits(kind, batch_of, task_of):
+@pytest.mark.parametrize("count", [None, 0], ids=["whole", "empty"])
+def test_accepts_what_fits(count, kind, batch_of, task_of):
     prediction, target, _ = batch_of(kind)
-    task_of(kind).check(prediction, target)
-    task_of(kind).check(prediction[:0], target[:0])
+    task = task_of(kind)
+    task.check(prediction[:count], target[:count])
+    assert not task.loss.layout.is_out_of_range(target[:count])
 
 
 @pytest.mark.parametrize("entry", ["loss", "statistics"])

@@ -1,0 +1,352 @@
+"""Prune any model: first what changes nothing, then, if asked, down to a budget; planned, proven, then done."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lomt.errors import LomtError
+from lomt.pruning.apply import apply_plan, freed_sizes
+from lomt.pruning.budget import choose_channels, count_channels
+from lomt.pruning.check import problem, prove
+from lomt.pruning.compose import compose
+from lomt.pruning.dead_layers import find_dead, saved
+from lomt.pruning.importance import make_importance
+from lomt.pruning.inspection import component_changes
+from lomt.pruning.interfaces import Importance
+from lomt.pruning.origin import add_plan
+from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step
+from lomt.pruning.ranking import Divisor
+from lomt.pruning.saliency import Losses
+from lomt.pruning.zero_channels import unread_channels, without
+from lomt.structure import (
+    Inputs,
+    Structure,
+    TraceError,
+    copy_model,
+    named_outputs,
+    named_tensors,
+    run_model,
+    trace_structure,
+)
+
+__all__ = ["PruneError", "PruneResult", "analyse", "prune"]
+
+Choose = Callable[[Structure, nn.Module], Mapping[str, Tensor]]
+"""From a structure and its model to masks of the channels that stay."""
+
+_ROUNDS = 5
+_EXACT = 1e-4  # relative, in float32; what is proven is the structure
+
+
+class PruneError(LomtError, ValueError):
+    """A model that cannot be pruned as asked."""
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A smaller model and what made it so.
+
+    Args:
+        model: The smaller model, in the mode of the given one.
+        plan: What was taken out of the given one, and why not more.
+    """
+
+    model: nn.Module
+    plan: PruningPlan
+
+    def __str__(self) -> str:
+        return str(self.plan)
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    channels: float | None = None,
+    params: float | None = None,
+    macs: float | None = None,
+    importance: str | Importance = "magnitude",
+    losses: Losses | None = None,
+    divisor: Divisor = 8,
+    ranking: str = "global",
+    minimum: float = 0.1,
+    protect: Sequence[str] = (),
+    exact: bool = True,
+) -> PruneResult:
+    """Make a model smaller, and leave the given one as it is.
+
+    What nobody reads goes first, which is exact: the outputs stay the same. Without a budget that is all. With
+    one, the least important channels follow until the budget is met, which is lossy. Every cut is tried on a copy
+    before it is made: coupled channels that break the forward pass, or whose removal is not what setting them to
+    zero is, are set aside with the reason, and the rest goes on without them.
+
+    Args:
+        model: Any module; called as ``model(example_inputs)``, ``model(*example_inputs)`` or
+            ``model(**example_inputs)``.
+        example_inputs: A tensor, several, or several by argument name, on the model's device.
+        channels: Largest fraction of all prunable channels to keep.
+        params: Largest fraction of the parameters to keep.
+        macs: Largest fraction of the multiply-accumulates to keep.
+        importance: Which channels matter; a name of `lomt.pruning.IMPORTANCES` or your own.
+        losses: Losses of a few batches, for the importances that read gradients.
+        divisor: Widths after a lossy cut are multiples of it.
+        ranking: Channels are compared in the whole network (``"global"``), within what is shared and what is each
+            output's own (``"component"``), or not across layers (``"layer"``).
+        minimum: Least fraction of each layer's channels that a lossy cut leaves.
+        protect: Layers, by dotted path or pattern, whose own channels stay.
+        exact: Whether to remove what nobody reads.
+
+    Returns:
+        The smaller model and the plan.
+
+    Raises:
+        PruneError: The model has no parameters, all are frozen, a weight is not finite, or nothing can be pruned.
+        TraceError: The model does not run on the example inputs.
+        UnknownNameError: A protected name matches nothing; no such importance or ranking.
+        BudgetError: The budget cannot be met; the message says what can.
+
+    Example:
+        >>> block = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3))
+        >>> result = prune(block, torch.rand(1, 3, 8, 8), channels=0.5)
+        >>> result.model[0].out_channels, block[0].out_channels
+        (8, 16)
+    """
+    budgets = {"channels": channels, "params": params, "macs": macs}
+    given = {name: value for name, value in budgets.items() if value is not None}
+
+    def choose(structure: Structure, smaller: nn.Module) -> Mapping[str, Tensor]:
+        scorer = make_importance(importance, losses) if isinstance(importance, str) else importance
+        return choose_channels(
+            structure,
+            scorer(structure, smaller),
+            divisor=divisor,
+            ranking=ranking,
+            minimum=minimum,
+            **_rescaled(given, structure, whole),
+        )
+
+    if given:
+        _check_budget(given)
+    _check_model(model, example_inputs)
+    whole = trace_structure(model, example_inputs, protect=protect)
+    return cut(model, example_inputs, whole, choose if given else None, exact=exact)
+
+
+def analyse(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] = ()) -> Structure:
+    """Trace a model and set aside what cannot be proven; what `lomt inspect` shows.
+
+    Args:
+        model: Any module.
+        example_inputs: A tensor, several, or several by argument name.
+        protect: Layers whose own channels stay.
+
+    Raises:
+        PruneError: The model has no parameters, all are frozen, or a weight is not finite.
+        TraceError: The model does not run on the example inputs.
+        UnknownNameError: A protected name matches nothing.
+    """
+    _check_model(model, example_inputs)
+    structure = trace_structure(model, example_inputs, protect=protect)
+    return prove(model, example_inputs, structure)
+
+
+def cut(
+    model: nn.Module, inputs: Inputs, structure: Structure, choose: Choose | None, *, exact: bool = True
+) -> PruneResult:
+    """Remove what nobody reads, then what ``choose`` does not keep.
+
+    Args:
+        model: Left as it is.
+        inputs: Example inputs.
+        structure: Traced from the model.
+        choose: Picks the channels of a lossy cut.
+        exact: Whether to remove what nobody reads.
+    """
+    plans = []
+    smaller, left = model, structure
+    if exact:
+        structure, keep = _proven(model, inputs, structure, unread_channels)
+        dead = find_dead(model, inputs, structure)
+        if keep or dead:
+            plan = _plan(model, structure, keep, dead)
+            smaller = apply_plan(model, plan)
+            plan = _measured(plan, "exact", "channels nobody reads", model, smaller, inputs, structure)
+            plans.append(plan)
+            left = trace_structure(smaller, inputs).protecting(_reasons(structure))
+        else:
+            left = structure
+    if choose is not None:
+        left, keep = _proven(smaller, inputs, left, choose)
+        plan = _plan(smaller, left, keep, ())
+        before, smaller = smaller, apply_plan(smaller, plan)
+        plans.append(_measured(plan, "lossy", "least important channels", before, smaller, inputs, left))
+        structure = structure.protecting(_reasons(left))
+    plan = compose(plans) if plans else _plan(model, structure, {}, ())
+    smaller = copy_model(model) if smaller is model else smaller
+    add_plan(smaller, plan)
+    kept = {name: len(channels) for name, channels in plan.keep.items()}
+    final = left.layer_macs(keep) if choose is not None else left.layer_macs()
+    plan = replace(plan, components=component_changes(structure, model, smaller, kept, final))
+    return PruneResult(smaller, plan)
+
+
+def _proven(
+    model: nn.Module, inputs: Inputs, structure: Structure, choose: Choose
+) -> tuple[Structure, Mapping[str, Tensor]]:
+    """Choose channels, try the cut, set aside what fails, and choose again."""
+    for _ in range(_ROUNDS):
+        keep = choose(structure, model)
+        found = problem(model, inputs, structure, keep) if keep else None
+        if found is None:
+            return structure, keep
+        proven = prove(model, inputs, structure)
+        if proven is structure:  # halves pass and this cut does not: these widths are what it does not bear
+            proven = structure.protecting(_one_by_one(model, inputs, structure, keep, found.text))
+        structure = proven
+    raise PruneError(f"Expected a cut that the model bears, but after {_ROUNDS} attempts it {found.text}.")
+
+
+def _one_by_one(
+    model: nn.Module, inputs: Inputs, structure: Structure, keep: Mapping[str, Tensor], reason: str
+) -> dict[str, str]:
+    alone = {name: problem(model, inputs, structure, {name: mask}) for name, mask in keep.items()}
+    return {name: found.text for name, found in alone.items() if found} or dict.fromkeys(keep, reason)
+
+
+def _reasons(structure: Structure) -> dict[str, str]:
+    return {own.name: own.protected for own in structure.coupled if own.protected is not None}
+
+
+def _rescaled(given: Mapping[str, float], now: Structure, whole: Structure) -> dict[str, float]:
+    """Express fractions of the given model as fractions of what exact removal left."""
+    scales = {
+        "channels": lambda own: count_channels(own, {}),
+        "params": lambda own: own.params(),
+        "macs": lambda own: own.macs(),
+    }
+    return {name: min(1.0, value * scales[name](whole) / scales[name](now)) for name, value in given.items()}
+
+
+def _plan(
+    model: nn.Module, structure: Structure, keep: Mapping[str, Tensor], dead: Sequence[Replacement]
+) -> PruningPlan:
+    resolved = structure.resolve(keep)
+    layers = structure.layer_macs(keep)
+    params = structure.params(keep)
+    if dead:
+        gone, quiet = saved(model, structure, dead)
+        params -= gone
+        layers = {layer: macs for layer, macs in layers.items() if layer not in quiet}
+    return PruningPlan(
+        keep={name: tuple(mask.nonzero().flatten().tolist()) for name, mask in keep.items()},
+        tensors={
+            name: {dim: tuple(positions.tolist()) for dim, positions in dims.items()}
+            for name, dims in resolved.tensors.items()
+        },
+        attributes=tuple(AttributeChange(*change) for change in resolved.attributes),
+        replaced=(*freed_sizes(model, resolved), *dead),
+        protected=_reasons(structure),
+        counts={own.name: own.count for own in structure.coupled},
+        params_before=structure.params(),
+        params_after=params,
+        macs_before=structure.macs(),
+        macs_after=sum(layers.values()),
+    )
+
+
+def _measured(
+    plan: PruningPlan,
+    kind: Any,
+    what: str,
+    before: nn.Module,
+    after: nn.Module,
+    inputs: Inputs,
+    structure: Structure,
+) -> PruningPlan:
+    change = _output_change(before, after, inputs)
+    if kind == "exact" and max(change.values()) > _EXACT:
+        raise AssertionError(f"an exact removal changed the outputs: {change}")
+    removed = {name: plan.counts[name] - len(kept) for name, kept in plan.keep.items()}
+    return replace(plan, steps=(Step(kind, what, change, removed),))
+
+
+@torch.no_grad()
+def _output_change(before: nn.Module, after: nn.Module, inputs: Inputs) -> dict[str, float]:
+    """Largest change of every output, relative to its largest value, in eval mode."""
+    results = []
+    for model in (before, after):
+        flags = {module: module.training for module in model.modules()}
+        try:
+            results.append(named_outputs(run_model(model.eval(), inputs)))
+        finally:
+            for module, flag in flags.items():
+                module.training = flag
+    expected, found = results
+    changes = {}
+    for name, value in expected.items():
+        if value.is_floating_point() and value.numel():
+            largest = max(float(value.abs().max()), 1e-30)
+            changes[name] = float((found[name] - value).abs().max()) / largest
+    return changes
+
+
+def _check_budget(given: Mapping[str, float]) -> None:
+    if len(given) > 1:
+        raise PruneError(f"Expected just one budget, but got {' and '.join(f'`{name}`' for name in given)}.")
+    ((name, value),) = given.items()
+    if not 0 < value <= 1:
+        raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")
+
+
+def _check_model(model: nn.Module, inputs: Inputs) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise PruneError("Expected the model to have parameters, but it has none.")
+    if not any(parameter.requires_grad for parameter in parameters.values()):
+        raise PruneError(
+            "Expected a model with parameters that may be changed, but all are frozen. "
+            "Unfreeze what may be pruned: model.requires_grad_(True)."
+        )
+    for name, tensor in named_tensors(model).items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise PruneError(f"Expected finite weights, but `{name}` holds values that are infinite or not a number.")
+    _check_inputs(model, inputs)
+
+
+def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError(
+            "Expected `example_inputs` to be a tensor, a tuple of tensors or a dict of tensors by argument name, "
+            f"but got {type(inputs).__name__}."
+        )
+    device = next(model.parameters()).device
+    for tensor in tensors:
+        if tensor.device != device:
+            raise PruneError(
+                f"Expected `example_inputs` on the model's device {device}, but got {tensor.device}. "
+                f"Move them: example_inputs.to('{device}')."
+            )
+    flags = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            outputs = named_outputs(run_model(model.eval(), inputs))
+    except Exception as error:  # the model's own code runs: anything may be raised
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        text = str(error).strip().splitlines()
+        raise TraceError(
+            f"Expected the model to run on example inputs of shape {shapes}, but it raised "
+            f"{type(error).__name__}: {text[0] if text else ''}"
+        ) from error
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+    if not outputs:
+        raise TraceError(
+            "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
+        )

@@ -1,0 +1,181 @@
+"""Run a network once and note, operation by operation, which channels hang together."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lomt.errors import LomtError
+from lomt.structure.operations import Call, follow, tensors_in
+from lomt.structure.recording import Memory, Recording
+from lomt.structure.sizes import SizeWatch, watched_sizes
+
+__all__ = ["Inputs", "TraceError", "named_outputs", "named_tensors", "record", "run_model"]
+
+Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""One tensor, several in their order, or by the names of ``forward``'s arguments."""
+
+
+class TraceError(LomtError, ValueError):
+    """A model that does not run on its example inputs, or puts out nothing to prune for."""
+
+
+def run_model(model: nn.Module, inputs: Inputs) -> Any:
+    """Call a model on one tensor, several, or several by name."""
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+
+
+def named_outputs(outputs: Any) -> dict[str, Tensor]:
+    """Flatten what a model returns to tensors by dotted name: keys, fields, positions.
+
+    Args:
+        outputs: Tensor, or nested dict, list, tuple, named tuple or dataclass of tensors; anything else in
+            them is left out.
+    """
+    if isinstance(outputs, Tensor):
+        return {"output": outputs}
+    return dict(_flatten(outputs, ""))
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters, buffers and the tensors that modules keep as plain attributes, by dotted name.
+
+    A tensor under two names is listed under both.
+    """
+    found: dict[str, Tensor] = {}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for entries in (module._parameters, module._buffers, vars(module)):
+            for name, value in entries.items():
+                if isinstance(value, Tensor):
+                    found[f"{prefix}{name}"] = value
+    return found
+
+
+def record(model: nn.Module, inputs: Inputs) -> tuple[Recording, dict[str, Tensor]]:
+    """Run the model and note everything.
+
+    Args:
+        model: In eval mode; not changed.
+        inputs: Example inputs.
+
+    Returns:
+        The recording, and the outputs by name.
+
+    Raises:
+        TraceError: The model does not run on these inputs.
+    """
+    tensors = named_tensors(model)
+    recording = Recording(tuple(tensors), dict(model.named_modules(remove_duplicate=False)))
+    for name, tensor in tensors.items():
+        recording.add_weight(name, tensor)
+    for tensor in tensors_in(list(inputs.values()) if isinstance(inputs, Mapping) else inputs):
+        recording.add_input(tensor)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(watched_sizes(model))
+        stack.enter_context(_scopes(recording))
+        stack.enter_context(SizeWatch(recording))
+        stack.enter_context(_Watch(recording))
+        outputs = named_outputs(run_model(model, inputs))
+    if not outputs:
+        raise TraceError(
+            "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
+        )
+    for name, tensor in outputs.items():
+        for span in recording.value(tensor).spans:
+            span.fix(f"output `{name}` of the network")
+    return recording, outputs
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self, recording: Recording) -> None:
+        super().__init__()
+        self._recording = recording
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        result = func(*args, **kwargs)
+        arguments = _by_name(func, args, kwargs)
+        follow(Call(self._recording, func, arguments, result, self._memory(func, arguments)))
+        return result
+
+    def _memory(self, func: Any, arguments: Mapping[str, Any]) -> Memory:
+        """What flows into the results: a view's and an in-place operation's are their operand's."""
+        flow = Memory()
+        aliased: Memory | None = None
+        for argument in func._schema.arguments:
+            for tensor in tensors_in([arguments.get(argument.name)]):
+                memory = self._recording.value(tensor).memory
+                flow.absorb(memory)
+                if argument.alias_info is not None and aliased is None:
+                    aliased = memory
+        if aliased is None:
+            return flow
+        aliased.absorb(flow)
+        return aliased
+
+
+def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = {}
+    for place, argument in enumerate(func._schema.arguments):
+        if place < len(args):
+            arguments[argument.name] = args[place]
+        elif argument.name in kwargs:
+            arguments[argument.name] = kwargs[argument.name]
+        elif argument.has_default_value():
+            arguments[argument.name] = argument.default_value
+    return arguments
+
+
+@contextmanager
+def _scopes(recording: Recording) -> Iterator[None]:
+    def enter(module: nn.Module, _: Any) -> None:
+        path = recording.paths.get(module, recording.layer)
+        recording.scope.append(path)
+        recording.called[path] = None
+
+    def leave(module: nn.Module, _: Any, __: Any) -> None:
+        recording.scope.pop()
+
+    hooks: list[Callable[..., Any]] = [
+        module_hooks.register_module_forward_pre_hook(enter),
+        module_hooks.register_module_forward_hook(leave, always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()  # type: ignore[attr-defined]
+
+
+def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield prefix, value
+        return
+    for name, entry in _entries(value):
+        yield from _flatten(entry, f"{prefix}.{name}" if prefix else str(name))
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(name), entry) for name, entry in value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        yield from zip(value._fields, value, strict=True)
+    elif isinstance(value, list | tuple):
+        yield from ((str(place), entry) for place, entry in enumerate(value))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((entry.name, getattr(value, entry.name)) for entry in dataclasses.fields(value))
