@@ -8,6 +8,7 @@ a layer scale of 1e-6 would hide what pruning does to it.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -261,5 +262,6 @@ def _random_like(name: str, parameter: Tensor) -> Tensor:
     if value == 0 and "bias" in name.rpartition(".")[2]:
         return 0.1 * torch.randn_like(parameter)
     if value == 0 and sum(size > 1 for size in parameter.shape) > 1:
-        return torch.randn_like(parameter) / (parameter[0].numel() ** 0.5)
+        scale = math.sqrt(1 / parameter[0].numel())
+        return torch.randn_like(parameter) * scale
     return torch.empty_like(parameter).uniform_(0.3, 0.7)

@@ -16,7 +16,7 @@ from lomt.errors import LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "export", "bench")
+STAGES = ("train", "locate", "rewire", "prune", "export", "bench")
 GRANULARITIES = ("block", "conv", "all")
 _ERROR, _INTERRUPTED = 2, 130
 

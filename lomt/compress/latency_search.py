@@ -5,7 +5,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from statistics import median_high
+from typing import Any, Final, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ _logger = logging.getLogger(__name__)
 Predict = Callable[[Structure, Masks], float]
 
 
+@runtime_checkable
 class Gauge(Protocol):
     """Times models in the engine they are meant for."""
 
@@ -108,8 +110,10 @@ def prune_to_latency(
 
     A formula fitted on this machine (:class:`lomt.deploy.layer_latency.LayerLatencyModel`) says for every fraction of
     MACs what the network would take. The largest fraction that is predicted to meet the target is built,
-    exported and timed in turns with the dense model. Then the formula is multiplied by measured over predicted,
-    and the search goes on, until a measurement is at most, and at least 95 % of, the target. Of the attempts at or
+    exported and timed in turns with the dense model. Then the formula is corrected, by the line through what it said
+    and what was measured next to the target, and the search goes on until a measurement is at most, and
+    at least 95 % of, the target. A machine that is slower for a while slows the dense model as well: a
+    latency must be at most the target as measured, and as its ratio to the dense model's says. Of the attempts at or
     below the target the one that keeps most MACs is returned. If none was after all but one, the last one
     is the smallest network there is.
 
@@ -151,7 +155,7 @@ def prune_to_latency(
         if predict is None:
             fitted = fit_layer_latency(model, example_inputs, structure, dense_ms, threads=threads)
             predict = fitted.predict
-        return _Search(latency_ms, plans, ready, predict, build).run(attempts)
+        return _Search(latency_ms, dense_ms, plans, ready, predict, build).run(attempts)
 
 
 @contextmanager
@@ -163,12 +167,22 @@ def _opened(gauge: Gauge | None, model: nn.Module, inputs: Inputs, threads: int)
         yield own
 
 
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A measured choice of channels, and what the formula itself says of it."""
+
+    formula_ms: float
+    keep: Masks
+    attempt: LatencyAttempt
+
+
 class _Search:
-    """Attempts so far, and the formula's correction that follows from the latest one."""
+    """What was measured so far, the dense model included, and the correction of the formula that follows."""
 
     def __init__(
         self,
         target_ms: float,
+        dense_ms: float,
         plans: ReachablePlans,
         gauge: Gauge,
         predict: Predict,
@@ -176,67 +190,101 @@ class _Search:
     ) -> None:
         self._target_ms, self._plans, self._gauge = target_ms, plans, gauge
         self._predict, self._build = predict, build
-        self._correction = 1.0
-        self._tried: dict[float, tuple[Masks, LatencyAttempt]] = {}
+        dense = LatencyAttempt(1.0, dense_ms, dense_ms, dense_ms)
+        self._dense = _Tried(predict(plans.structure, {}), {}, dense)
+        self._tried: dict[float, _Tried] = {}
 
     def run(self, attempts: int) -> LatencyResult:
         """Try until a network fits closely, nothing new is proposed, or so many were tried."""
         for number in range(attempts):
             is_last = number == attempts - 1
             macs, keep = self._plans.smallest if is_last and not self._met() else self._propose()
-            if macs in self._tried:
+            if macs in self._tried or any(own.attempt.macs >= macs for own in self._met()):
                 break
-            attempt = self._try(macs, keep)
-            if _CLOSE * self._target_ms <= attempt.measured_ms <= self._target_ms:
+            tried = self._try(macs, keep)
+            if self._meets(tried) and self._steady_ms(tried) >= _CLOSE * self._target_ms:
                 break
         return self._result()
 
     def _propose(self) -> tuple[float, Masks]:
         """Return the largest choice predicted to fit and smaller than all known not to; else the smallest."""
-        too_slow = [macs for macs, (_, own) in self._tried.items() if own.measured_ms > self._target_ms]
-        ceiling = min(too_slow, default=math.inf)
-        # Measurements scatter: every one that just failed moves the next aim a little below the target.
-        aim_ms = self._target_ms * _MARGIN ** len(too_slow)
+        ceiling = self._narrowest_too_slow().attempt.macs
+        start_ms, slope = self._line()
+        longest_ms = (self._aim_ms() - start_ms) / slope
 
         def fits(macs: float, keep: Masks) -> bool:
-            return macs < ceiling and self._predicted(keep) <= aim_ms
+            return macs < ceiling and self._predict(self._plans.structure, keep) <= longest_ms
 
         return self._plans.largest(fits)
 
-    def _predicted(self, keep: Masks) -> float:
-        return self._correction * self._predict(self._plans.structure, keep)
+    def _aim_ms(self) -> float:
+        # Measurements scatter: every one that just failed moves the next aim a little below the target.
+        aim_ms = self._target_ms * _MARGIN ** (len(self._tried) - len(self._met()))
+        below_ms = max((self._steady_ms(own) for own in self._met()), default=0.0)
+        return max(aim_ms, (below_ms + self._target_ms) / 2)
 
-    def _try(self, macs: float, keep: Masks) -> LatencyAttempt:
-        predicted = self._predicted(keep)
+    def _line(self) -> tuple[float, float]:
+        """Return latency at zero and slope of the line that leads from the formula to what is measured.
+
+        It goes through the measured networks next to the target, the dense one if there is no other. Before the
+        first measurement, and where that saw no gain, it is measured over predicted.
+        """
+        high = self._narrowest_too_slow()
+        low = max(self._met(), key=lambda own: own.attempt.macs, default=None)
+        low, high = (high, self._dense) if low is None else (low, high)
+        low_ms, high_ms = self._steady_ms(low), self._steady_ms(high)
+        if high_ms <= low_ms or high.formula_ms <= low.formula_ms:
+            return 0.0, low_ms / low.formula_ms
+        slope = (high_ms - low_ms) / (high.formula_ms - low.formula_ms)
+        return low_ms - slope * low.formula_ms, slope
+
+    def _steady_ms(self, own: _Tried) -> float:
+        """Return a latency as it would be, had the dense model taken its usual time in that measurement."""
+        usual_ms = median_high(found.attempt.dense_ms for found in (self._dense, *self._tried.values()))
+        return own.attempt.measured_ms / own.attempt.dense_ms * usual_ms
+
+    def _try(self, macs: float, keep: Masks) -> _Tried:
+        formula_ms = self._predict(self._plans.structure, keep)
+        start_ms, slope = self._line()
         times = self._gauge(self._build(keep))
-        attempt = LatencyAttempt(macs, predicted, times.model_ms, times.dense_ms)
-        self._tried[macs] = keep, attempt
-        self._correction *= times.model_ms / predicted
+        attempt = LatencyAttempt(macs, start_ms + slope * formula_ms, times.model_ms, times.dense_ms)
+        self._tried[macs] = _Tried(formula_ms, keep, attempt)
         _logger.info(
             "At %.1f %% of the MACs %.3g ms were predicted and %.3g ms measured.",
             100 * macs,
-            predicted,
-            times.model_ms,
+            attempt.predicted_ms,
+            attempt.measured_ms,
         )
-        return attempt
+        return self._tried[macs]
 
-    def _met(self) -> list[float]:
-        return [macs for macs, (_, own) in self._tried.items() if own.measured_ms <= self._target_ms]
+    def _safe_ms(self, own: _Tried) -> float:
+        return max(own.attempt.measured_ms, self._steady_ms(own))
+
+    def _meets(self, own: _Tried) -> bool:
+        return self._safe_ms(own) <= self._target_ms
+
+    def _met(self) -> list[_Tried]:
+        return [own for own in self._tried.values() if self._meets(own)]
+
+    def _narrowest_too_slow(self) -> _Tried:
+        too_slow = [own for own in self._tried.values() if not self._meets(own)]
+        return min([*too_slow, self._dense], key=lambda own: own.attempt.macs)
 
     def _result(self) -> LatencyResult:
-        history = tuple(own for _, own in self._tried.values())
+        history = tuple(own.attempt for own in self._tried.values())
         met = self._met()
         if not met:
-            raise BudgetError(self._out_of_reach(history))
-        keep, best = self._tried[max(met)]
+            raise BudgetError(self._out_of_reach())
+        best = max(met, key=lambda own: own.attempt.macs)
+        own = best.attempt
         return LatencyResult(
-            keep, best.measured_ms, best.predicted_ms, best.dense_ms, self._target_ms, history
+            best.keep, own.measured_ms, own.predicted_ms, own.dense_ms, self._target_ms, history
         )
 
-    def _out_of_reach(self, history: tuple[LatencyAttempt, ...]) -> str:
-        fastest = min(history, key=lambda own: own.measured_ms)
+    def _out_of_reach(self) -> str:
+        fastest = min(self._tried.values(), key=self._safe_ms)
         return (
-            f"Expected `latency_ms` to be at least {fastest.measured_ms:.3g}, the shortest measured with these least "
-            f"widths, divisor and protected layers ({fastest.macs:.1%} of the MACs), but got {self._target_ms:g}. "
-            "Lower `minimum` or `divisor`, protect fewer layers, or use smaller inputs."
+            f"Expected `latency_ms` to be at least {self._safe_ms(fastest):.3g}, the shortest measured with these "
+            f"least widths, divisor and protected layers ({fastest.attempt.macs:.1%} of the MACs), but got "
+            f"{self._target_ms:g}. Lower `minimum` or `divisor`, protect fewer layers, or use smaller inputs."
         )

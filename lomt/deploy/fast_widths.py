@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -202,10 +202,7 @@ def _base(shape: LayerShape) -> LayerShape:
     starts = [_start(count) for count in (shape.in_channels, shape.out_channels)]
     if shape.kind == "depthwise":
         starts[0] = starts[1]
-    wide = shape.with_channels(starts[0], starts[1])
-    small = wide.shrunk(_MOST_MACS)
-    # Maps of similar sizes count as one.
-    return replace(small, batch=1) if small.operator != "linear" else small
+    return shape.with_channels(starts[0], starts[1]).shrunk(_MOST_MACS)
 
 
 def _start(channels: int) -> int:

@@ -107,11 +107,16 @@ def _padding(shape: LayerShape) -> list[int]:
 def _write(
     path: Path, nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], shape: LayerShape, output: str
 ) -> Path:
+    sizes = graph_input_shape(shape)
     graph = helper.make_graph(
         nodes,
         "layer",
-        [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, graph_input_shape(shape))],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info(FEATURES, TensorProto.FLOAT, sizes)],
+        [
+            helper.make_tensor_value_info(
+                output, TensorProto.FLOAT, [f"size{dim}" for dim in range(len(sizes))]
+            )
+        ],
         weights,
     )
     opsets = [helper.make_opsetid("", _OPSET)]

@@ -54,7 +54,8 @@ class LayerLatencyModel:
 
     over the runs :math:`l` of convolution and linear layers with :math:`M_l` multiply-accumulates, :math:`I_l`
     bytes read and :math:`O_l` bytes computed; :math:`a_k, b_k, c_k, d_k \ge 0` belong to the layer's kind
-    :math:`k`. The products :math:`p` of two features, as in attention, have MACs alone. The rest :math:`r`
+    :math:`k`. The products :math:`p` of two features, as in attention, take per MAC the mean time :math:`b` of linear
+    layers, or of all where there are none. The rest :math:`r`
     (activations, additions, resizing) is what the whole dense network takes beyond its layers; it follows
     the amount of data. If the layers alone would take longer than the whole network, where they need not
     change the memory layout in between, :math:`r = 0` and :math:`\gamma < 1` brings them down.
@@ -62,6 +63,7 @@ class LayerLatencyModel:
     Args:
         coefficients: :math:`(a, b, c, d)` in ms, ms per MAC and ms per byte, by kind; ``"any"`` for kinds not
             measured.
+        product_rate: :math:`b` in ms per MAC.
         calls: The layers' runs in the dense network.
         rest_ms: :math:`r`.
         scale: :math:`\gamma`.
@@ -70,6 +72,7 @@ class LayerLatencyModel:
     """
 
     coefficients: Mapping[str, tuple[float, float, float, float]]
+    product_rate: float
     calls: tuple[LayerCall, ...]
     rest_ms: float
     scale: float
@@ -92,7 +95,7 @@ class LayerLatencyModel:
         """
         shapes = list(self._narrowed(structure, keep))
         layers = sum(_layer_ms(self.coefficients, shape) for _, shape in shapes)
-        layers += _products_ms(self.coefficients, self.calls, structure, keep)
+        layers += self.product_rate * _product_macs(self.calls, structure, keep)
         dense = sum(call.shape.output_bytes for call in self.calls)
         traffic = sum(shape.output_bytes for _, shape in shapes)
         return self.scale * layers + self.rest_ms * (traffic / dense if dense else 1)
@@ -108,6 +111,7 @@ class LayerLatencyModel:
         """Everything but the network itself, as plain JSON values."""
         return {
             "coefficients": {kind: list(own) for kind, own in self.coefficients.items()},
+            "product_rate": self.product_rate,
             "rest_ms": self.rest_ms,
             "scale": self.scale,
             "fit_error": self.fit_error,
@@ -162,11 +166,12 @@ def fit_layer_latency(
     calls = layer_calls(model, example_inputs)
     shapes = _sample_shapes([call.shape for call in calls])
     times = list(timer(shapes, threads, seconds)) if shapes else []
-    coefficients = _fit(shapes, times)
+    coefficients, rate = _fit(shapes, times), _product_rate(shapes, times)
     layers = sum(_layer_ms(coefficients, call.shape) for call in calls)
-    layers += _products_ms(coefficients, calls, structure, {})
+    layers += rate * _product_macs(calls, structure, {})
     fitted = LayerLatencyModel(
         coefficients=coefficients,
+        product_rate=rate,
         calls=calls,
         rest_ms=max(0.0, dense_ms - layers),
         scale=min(1.0, dense_ms / layers) if layers else 1.0,
@@ -246,14 +251,14 @@ def _layer_ms(coefficients: Mapping[str, tuple[float, float, float, float]], sha
     return sum(factor * feature for factor, feature in zip(own, _features(shape), strict=True))
 
 
-def _products_ms(
-    coefficients: Mapping[str, tuple[float, float, float, float]],
-    calls: Sequence[LayerCall],
-    structure: Structure,
-    keep: Masks,
-) -> float:
-    """Return the time of MACs outside of the layers that were met, as if linear layers computed them."""
+def _product_rate(shapes: Sequence[LayerShape], times: Sequence[float]) -> float:
+    measured = list(zip(shapes, times, strict=True))
+    own = [pair for pair in measured if pair[0].kind == "linear"] or measured
+    macs = sum(shape.macs for shape, _ in own)
+    return sum(time for _, time in own) / macs if macs else 0.0
+
+
+def _product_macs(calls: Sequence[LayerCall], structure: Structure, keep: Masks) -> int:
+    """Count the MACs outside of the layers that were met."""
     met = {call.layer for call in calls}
-    macs = sum(count for layer, count in structure.layer_macs(keep).items() if layer not in met)
-    own = coefficients.get("linear", coefficients[_ANY])
-    return own[1] * macs
+    return sum(count for layer, count in structure.layer_macs(keep).items() if layer not in met)

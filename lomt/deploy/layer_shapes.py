@@ -186,12 +186,12 @@ def _note(
         calls.append(LayerCall(path, weight, describe(module, args[0], output)))
 
 
-def _linear_shape(module: nn.Linear, features: Tensor, output: Tensor) -> LayerShape:
+def _linear_shape(module: Any, features: Tensor, output: Tensor) -> LayerShape:
     rows = (max(1, features.numel() // features.shape[-1]),)
     return LayerShape("linear", features.shape[-1], output.shape[-1], rows, rows)
 
 
-def _conv_shape(module: nn.Conv2d, features: Tensor, output: Tensor) -> LayerShape:
+def _conv_shape(module: Any, features: Tensor, output: Tensor) -> LayerShape:
     dims = len(module.kernel_size)
     return LayerShape(
         operator="transposed" if isinstance(module, _TRANSPOSED) else "conv",

@@ -4,7 +4,7 @@ from typing import Any
 
 from lomt.deploy import count_cost, measure_latency
 from lomt.pipeline.context import Context
-from lomt.pipeline.export_stage import MODELS
+from lomt.pipeline.export_stage import onnx_files
 
 __all__ = ["run_bench"]
 
@@ -18,7 +18,8 @@ def run_bench(context: Context) -> None:
     if folder.is_finished or not context.is_writer:
         return
     context.progress.message("bench: latency, interleaved")
-    arms = {stage: context.directory.path / "deploy" / name for stage, name in MODELS.items()}
+    files = onnx_files(context.recipe)
+    arms = {stage: context.directory.path / "deploy" / name for stage, name in files.items()}
     reports: dict[str, Any] = {}
     context.progress.start("timing", len(settings.threads))
     for threads in settings.threads:

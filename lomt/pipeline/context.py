@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator, PartialState
-from torch import nn
+from torch import Tensor, nn
 
 from lomt._version import __version__
 from lomt.errors import ArtifactError
@@ -18,7 +18,15 @@ from lomt.pipeline.parts import Parts, training_options
 from lomt.pipeline.run_directory import RunDirectory, StageFolder, key_of
 from lomt.recipe import Recipe, TrainSettings
 from lomt.tasks import Task
-from lomt.training import Evaluation, Progress, Regularizer, Trainer, evaluate, make_accelerator
+from lomt.training import (
+    Distillation,
+    Evaluation,
+    Progress,
+    Regularizer,
+    Trainer,
+    evaluate,
+    make_accelerator,
+)
 
 __all__ = ["Context", "provenance"]
 
@@ -88,6 +96,8 @@ class Context:
         epochs: int | None = None,
         weights: Mapping[str, float] | None = None,
         regularizer: Regularizer | None = None,
+        distillation: Distillation | None = None,
+        optimizer_state: Mapping[str, Tensor] | None = None,
     ) -> Trainer:
         """Return a trainer whose checkpoint and history are files of ``folder`` that begin with ``name``."""
         engine = self.accelerator(settings)
@@ -102,6 +112,8 @@ class Context:
             weights=self.parts.weights if weights is None else weights,
             validation=self.parts.loader("validation", settings, **place) if has_validation else None,
             regularizer=regularizer,
+            distillation=distillation,
+            optimizer_state=optimizer_state,
             checkpoint=folder / f"{name}.checkpoint",
             history=folder / ("history.jsonl" if name == "train" else f"{name}.history.jsonl"),
             accelerator=engine,

@@ -1,4 +1,4 @@
-"""Stage ``export``: ONNX files of the dense and the rewired network, checked by name, value and task metric."""
+"""Stage ``export``: an ONNX file of every network of the run, checked by name, value and task metric."""
 
 import json
 import math
@@ -12,27 +12,34 @@ from torch import Tensor
 
 from lomt.deploy import OnnxModel, export_onnx, verify_onnx
 from lomt.errors import ExportMismatchError
-from lomt.models import MultiTaskModel, load_model
+from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
+from lomt.pruning.storage import load
+from lomt.recipe import Recipe
 from lomt.training import evaluate
 
-__all__ = ["MODELS", "run_export"]
-
-MODELS = {"dense": "dense.onnx", "rewired": "model.onnx"}
-"""File in ``deploy/`` by the stage folder it is made from."""
+__all__ = ["onnx_files", "run_export"]
 
 _METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into rare flips of single pixels
 
 
+def onnx_files(recipe: Recipe) -> dict[str, str]:
+    """Return the files in ``deploy/`` by the stage folder each is made from; ``model.onnx``, the last, is to deploy."""
+    if recipe.prune is None:
+        return {"dense": "dense.onnx", "rewired": "model.onnx"}
+    return {"dense": "dense.onnx", "rewired": "rewired.onnx", "pruned": "model.onnx"}
+
+
 def run_export(context: Context) -> None:
     """Write and verify the ONNX files; writes ``deploy/``."""
-    upstream = [context.keys[name] for name in MODELS]
+    files = onnx_files(context.recipe)
+    upstream = [context.keys[name] for name in files]
     folder = context.folder("deploy", context.settings_key("export"), upstream)
     if folder.is_finished or not context.is_writer:
         return
     context.progress.message("export: ONNX files and their verification")
     checked = {}
-    for stage, name in MODELS.items():
+    for stage, name in files.items():
         path = folder.path / name
         try:
             checked[name] = _export(context, stage, path)
@@ -45,7 +52,8 @@ def run_export(context: Context) -> None:
 
 def _export(context: Context, stage: str, path: Path) -> dict[str, Any]:
     settings = context.recipe.export
-    model = load_model(context.directory.path / stage).eval()
+    model = load(context.directory.path / stage).eval()
+    assert isinstance(model, MultiTaskModel)
     samples = _samples(context, max(settings.batch_sizes))
     export_onnx(model, samples[:1], path, opset=settings.opset, metadata=_metadata(context, model))
     values = verify_onnx(model, path, samples, batch_sizes=settings.batch_sizes)

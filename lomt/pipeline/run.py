@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from lomt.errors import UnknownNameError
+from lomt.errors import ArtifactError, UnknownNameError
 from lomt.pipeline.bench_stage import run_bench
 from lomt.pipeline.context import Context, provenance
 from lomt.pipeline.export_stage import run_export
 from lomt.pipeline.locate_stage import run_locate
 from lomt.pipeline.parts import Parts
+from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.run_directory import RunDirectory
 from lomt.pipeline.summary import RunSummary, summarise
@@ -24,6 +25,7 @@ _STAGES: Mapping[str, Callable[[Context], None]] = {
     "train": run_train,
     "locate": run_locate,
     "rewire": run_rewire,
+    "prune": run_prune,
     "export": run_export,
     "bench": run_bench,
 }
@@ -54,7 +56,8 @@ def run(
 
     Raises:
         UnknownNameError: If there is no such stage.
-        ArtifactError: If the directory belongs to another recipe, or a stage before ``first`` has not run.
+        ArtifactError: If the directory belongs to another recipe, a stage before ``first`` has not run, or ``last``
+            is ``"prune"`` and the recipe has no such block.
         ValueError: If ``last`` comes before ``first``, or the device is not there.
         DataError: If the data are not as described.
         TrainingError: If a loss is not finite.
@@ -65,6 +68,11 @@ def run(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(last) < STAGES.index(first):
         raise ValueError(f"Expected the last stage to be `{first}` or later, but got `{last}`.")
+    if last == "prune" and recipe.prune is None:
+        raise ArtifactError(
+            f"Expected recipe `{recipe.name}` to have a block `prune`, because that stage was asked for, but it has "
+            "none. Give a budget, for example with --set prune.macs=0.5."
+        )
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     engine = make_accelerator(device=recipe.device)

@@ -59,7 +59,7 @@ def shrink(model: nn.Module, resolved: Resolved) -> None:
     """
     slice_tensors(model, resolved.tensors)
     for module, attribute, index, value in resolved.attributes:
-        _set_size(_module(model, module), attribute, index, value)
+        _set_size(model, module, attribute, index, value)
     for own in freed_sizes(model, resolved):
         _free(model, own)
     for part in model.modules():
@@ -75,7 +75,7 @@ def freed_sizes(model: nn.Module, resolved: Resolved) -> tuple[Replacement, ...]
             FREE_SIZES,
             {
                 "function": function,
-                "calls": [[call.line, call.dim, call.count] for call in calls],
+                "calls": [[call.line, call.dim, call.count, call.size] for call in calls],
                 "source": source_checksum(_module(model, module), function),
             },
         )
@@ -85,7 +85,10 @@ def freed_sizes(model: nn.Module, resolved: Resolved) -> tuple[Replacement, ...]
 
 def _free(model: nn.Module, own: Replacement) -> None:
     try:
-        calls = [FreeSize(*(int(number) for number in call)) for call in own.options["calls"]]
+        calls = [
+            FreeSize(*(None if number is None else int(number) for number in call))
+            for call in own.options["calls"]
+        ]
         function, checksum = str(own.options["function"]), str(own.options["source"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
@@ -113,6 +116,16 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Mapping[int, Tensor]]) ->
             )
         old = tensors[name]
         replaced[id(old)] = _sliced(name, old, dims)
+    put_tensors(model, replaced)
+
+
+def put_tensors(model: nn.Module, replaced: Mapping[int, Tensor]) -> None:
+    """Put other tensors in the places of a model's tensors, in all places where one occurs.
+
+    Args:
+        model: Changed in place.
+        replaced: What takes the place of a tensor, by the ``id`` of that tensor.
+    """
     for module in model.modules():
         for entries in (module._parameters, module._buffers, vars(module)):
             for key, value in entries.items():
@@ -120,15 +133,30 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Mapping[int, Tensor]]) ->
                     cast(dict[str, Any], entries)[key] = replaced[id(value)]
 
 
-def _set_size(module: nn.Module, attribute: str, index: int | None, value: int) -> None:
+def like(old: Tensor, values: Tensor) -> Tensor:
+    """Return values as a parameter if the old tensor is one, to be trained if that one is."""
+    if isinstance(old, nn.Parameter):
+        return nn.Parameter(values, requires_grad=old.requires_grad)
+    return values
+
+
+def _set_size(model: nn.Module, path: str, attribute: str, index: int | None, value: int) -> None:
     """Set a number that a module keeps about itself."""
+    module = _module(model, path)
+    old = getattr(module, attribute, None)
+    entries = list(old) if isinstance(old, list | tuple) else []
+    is_there = isinstance(old, int) if index is None else 0 <= index < len(entries)
+    if not is_there:
+        name = attribute if index is None else f"{attribute}[{index}]"
+        raise ArtifactError(
+            f"Expected module `{path}` to have the number `{name}`, but it does not: the plan was made for another "
+            "model."
+        )
     if index is None:
         setattr(module, attribute, value)
-        return
-    old = getattr(module, attribute)
-    entries = list(old)
-    entries[index] = value
-    setattr(module, attribute, type(old)(entries))
+    else:
+        entries[index] = value
+        setattr(module, attribute, type(old)(entries))
 
 
 def _sliced(name: str, old: Tensor, dims: Mapping[int, Tensor]) -> Tensor:

@@ -6,21 +6,31 @@ they divide by as many as before, so that equality is expected there too, and in
 every layer.
 """
 
+import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from lomt.pruning.apply import shrink
-from lomt.structure import CoupledChannels, Inputs, Structure, copy_model, named_outputs, named_tensors, run_model
+from lomt.pruning.apply import like, put_tensors, shrink
+from lomt.pruning.fixed_counts import FixedCounts
+from lomt.structure import (
+    CoupledChannels,
+    Inputs,
+    Structure,
+    copy_model,
+    named_outputs,
+    named_tensors,
+    run_model,
+)
 
 __all__ = ["Problem", "half_of", "problem", "prove"]
 
 _TOLERANCE = 1e-3
+_ROUNDING = 0.1  # a smaller difference may be rounding in a deep network: float64 tells
 _MOST_FAILURES = 2
 
 
@@ -49,10 +59,12 @@ class Problem:
     Args:
         text: A reason, to be read after the name of what was cut.
         module: Dotted path of the module that broke, where one did.
+        error: Relative difference of an output, infinite where there is none to compare.
     """
 
     text: str
     module: str | None = None
+    error: float = math.inf
 
 
 def problem(
@@ -67,22 +79,93 @@ def problem(
         keep: Mask by name.
         seed: Of the values that stand in for parameters at zero.
     """
-    masked = _eval(copy_model(model))
-    _liven(masked, seed)
-    smaller = copy_model(masked)
-    _zero(masked, structure, keep)
-    expected, counts = _run(masked, inputs, _Counting())
-    del masked
+    found = _problem(model, inputs, structure, keep, seed, _TOLERANCE)
+    if found is None or found.error > _ROUNDING or not _is_float32(model):
+        return found
+    model, inputs = copy_model(model).double(), _doubled(inputs)
+    with suppress(RuntimeError):  # a model that insists on its own precision
+        return _problem(model, inputs, structure, keep, seed, _TOLERANCE**2)
+    return found
+
+
+def _problem(
+    model: nn.Module,
+    inputs: Inputs,
+    structure: Structure,
+    keep: Mapping[str, Tensor],
+    seed: int,
+    tolerance: float,
+) -> Problem | None:
+    expected, counts, alive = _masked(model, inputs, structure, keep, _alive(model, seed))
+    if not all(bool(torch.isfinite(value).all()) for value in expected.values()):
+        expected, counts, alive = _masked(model, inputs, structure, keep, {})
+    smaller = _eval(copy_model(model, share_parameters=True))
+    put_tensors(smaller, alive)
     names = {module: name for name, module in smaller.named_modules()}
     try:
         shrink(smaller, structure.resolve(keep))
-        found, _ = _run(smaller, inputs, _Counting(counts.counts))
+        found = _run(smaller, inputs, FixedCounts(counts))
     except Exception as error:  # the model's own code runs: anything may be raised
         text = str(error).strip().splitlines()
         reason = f"breaks the forward pass: {type(error).__name__}: {text[0] if text else ''}"
         return Problem(reason, _innermost(error, names))
-    text_ = _difference(expected, found)
-    return None if text_ is None else Problem(text_)
+    return _difference(expected, found, tolerance)
+
+
+def _is_float32(model: nn.Module) -> bool:
+    return all(own.dtype == torch.float32 for own in model.parameters())
+
+
+def _doubled(inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs.double() if inputs.is_floating_point() else inputs
+    if isinstance(inputs, Mapping):
+        return {name: own.double() if own.is_floating_point() else own for name, own in inputs.items()}
+    return tuple(own.double() if own.is_floating_point() else own for own in inputs)
+
+
+def _masked(
+    model: nn.Module,
+    inputs: Inputs,
+    structure: Structure,
+    keep: Mapping[str, Tensor],
+    alive: dict[int, Tensor],
+) -> tuple[dict[str, Tensor], list[float], dict[int, Tensor]]:
+    """Run the model with all slices that are to go at zero; returns outputs and the counts of statistics."""
+    masked = _eval(copy_model(model, share_parameters=True))
+    put_tensors(masked, alive)
+    tensors = named_tensors(masked)
+    zeroed: dict[str, Tensor] = {}
+    for name, mask in keep.items():
+        for own in structure.by_name[name].slices:
+            places = ((own.owner >= 0) & ~mask[own.owner.clamp(min=0)]).nonzero().flatten()
+            if len(places):
+                tensor = zeroed.setdefault(own.tensor, tensors[own.tensor].detach().clone())
+                tensor.index_fill_(own.dim, places.to(tensor.device), 0)
+    put_tensors(masked, {id(tensors[name]): like(tensors[name], value) for name, value in zeroed.items()})
+    counting = FixedCounts()
+    return _run(masked, inputs, counting), counting.counts, alive
+
+
+def _alive(model: nn.Module, seed: int) -> dict[int, Tensor]:
+    """Values for parameters that are zero or tiny, such as layer scales: behind them anything would pass.
+
+    Returns:
+        Parameter by the ``id`` of the one it stands in for.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[int, Tensor] = {}
+    for own in model.parameters():
+        is_vector = own.numel() == max(own.shape, default=1)
+        largest = float(own.detach().abs().max()) if own.numel() else 1.0
+        if is_vector and largest < 0.1:
+            value = torch.rand(own.shape, generator=generator) + 0.5
+        elif largest == 0.0:
+            value = torch.randn(own.shape, generator=generator) * own[0].numel() ** -0.5
+        else:
+            continue
+        found[id(own)] = like(own, value.to(own))
+    return found
 
 
 def _innermost(error: Exception, names: Mapping[nn.Module, str]) -> str | None:
@@ -90,7 +173,11 @@ def _innermost(error: Exception, names: Mapping[nn.Module, str]) -> str | None:
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and owner in names and not type(owner).__module__.startswith("torch."):
+        if (
+            isinstance(owner, nn.Module)
+            and owner in names
+            and not type(owner).__module__.startswith("torch.")
+        ):
             found = names[owner]
     return found
 
@@ -136,7 +223,9 @@ class _Proof:
     def _try(self, coupled: Sequence[CoupledChannels]) -> "Problem | None":
         if not coupled:
             return None
-        return problem(self._model, self._inputs, self._structure, half_of(coupled, self._seed), seed=self._seed)
+        return problem(
+            self._model, self._inputs, self._structure, half_of(coupled, self._seed), seed=self._seed
+        )
 
     def _free(self, module: str | None) -> bool:
         """Leave sizes free in all modules of the class that broke, if it writes any; once."""
@@ -187,178 +276,21 @@ def _eval(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def _run(model: nn.Module, inputs: Inputs, mode: "_Counting") -> tuple[dict[str, Tensor], "_Counting"]:
-    with torch.no_grad(), mode:
-        outputs = named_outputs(run_model(model, inputs))
-    return outputs, mode
+def _run(model: nn.Module, inputs: Inputs, counts: FixedCounts) -> dict[str, Tensor]:
+    with torch.no_grad(), counts:
+        return named_outputs(run_model(model, inputs))
 
 
-def _difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+def _difference(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], tolerance: float
+) -> Problem | None:
     for name, value in expected.items():
         if name not in found or found[name].shape != value.shape:
-            return f"changes the shape of output `{name}`"
-        if not value.is_floating_point():
+            return Problem(f"changes the shape of output `{name}`")
+        if not value.is_floating_point() or not value.numel():
             continue
-        largest = float(value.abs().max()) if value.numel() else 0.0
-        error = float((found[name] - value).abs().max()) if value.numel() else 0.0
-        if not error <= _TOLERANCE * max(largest, 1e-30):
-            return f"changes output `{name}` where it should not (by {error / max(largest, 1e-30):.2g} relative)"
+        error = float((found[name] - value).abs().max()) / max(float(value.abs().max()), 1e-30)
+        if not error <= tolerance:
+            text = f"changes output `{name}` where it should not (by {error:.2g} relative)"
+            return Problem(text, error=error if math.isfinite(error) else math.inf)
     return None
-
-
-def _liven(model: nn.Module, seed: int) -> None:
-    """Give parameters that are zero or tiny, such as layer scales, values: behind them anything would pass."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            is_vector = parameter.numel() == max(parameter.shape, default=1)
-            largest = float(parameter.abs().max()) if parameter.numel() else 1.0
-            if is_vector and largest < 0.1:
-                parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
-            elif largest == 0.0:
-                scale = parameter[0].numel() ** -0.5
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-
-
-def _zero(model: nn.Module, structure: Structure, keep: Mapping[str, Tensor]) -> None:
-    tensors = named_tensors(model)
-    with torch.no_grad():
-        for name, mask in keep.items():
-            for own in structure.by_name[name].slices:
-                goes = (own.owner >= 0) & ~mask[own.owner.clamp(min=0)]
-                places = goes.nonzero().flatten()
-                if len(places):
-                    tensors[own.tensor].index_fill_(own.dim, places.to(tensors[own.tensor].device), 0)
-
-
-class _Counting(TorchDispatchMode):
-    """Counts what statistics are taken over, or makes them divide by given counts.
-
-    Args:
-        counts: What to divide by, in the order of the operations; without them they are noted.
-    """
-
-    def __init__(self, counts: Sequence[float] | None = None) -> None:
-        super().__init__()
-        self._given = iter(counts) if counts is not None else None
-        self.counts: list[float] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        statistic = _STATISTICS.get(func.overloadpacket.__name__)
-        size = None if statistic is None else _over(func, args, kwargs)
-        if statistic is None or size is None:
-            return func(*args, **kwargs)
-        self.counts.append(size)
-        wanted = size if self._given is None else next(self._given, size)
-        if wanted == size:
-            return func(*args, **kwargs)
-        arguments = {
-            argument.name: args[place] if place < len(args) else kwargs.get(argument.name, argument.default_value)
-            for place, argument in enumerate(func._schema.arguments)
-        }
-        return statistic(arguments, wanted)
-
-
-def _over(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float | None:
-    """How many values each statistic is taken over; ``None`` where none is taken."""
-    name, features = func.overloadpacket.__name__, args[0]
-    if name in ("native_layer_norm", "_fused_rms_norm"):
-        return float(torch.Size(args[1]).numel())
-    if name == "native_group_norm":
-        return args[4] / args[6] * args[5]  # type: ignore[no-any-return]
-    if name == "native_batch_norm":
-        return features.numel() / features.shape[1] if args[5] else None  # type: ignore[no-any-return]
-    dims = args[1] if len(args) > 1 else kwargs.get("dim")
-    dims = [dims] if isinstance(dims, int) else dims or range(features.ndim)
-    size = 1.0
-    for dim in dims:
-        size *= features.shape[dim]
-    return size
-
-
-def _moments(features: Tensor, dims: Sequence[int], count: float) -> tuple[Tensor, Tensor]:
-    mean = features.sum(dims, keepdim=True) / count
-    return mean, (features.square().sum(dims, keepdim=True) / count - mean.square()).clamp(min=0)
-
-
-def _mean(arguments: Mapping[str, Any], count: float) -> Tensor:
-    features = arguments["self"]
-    dims = arguments.get("dim") or list(range(features.ndim))
-    return features.sum(dims, keepdim=bool(arguments.get("keepdim"))) / count  # type: ignore[no-any-return]
-
-
-def _variance(arguments: Mapping[str, Any], count: float) -> tuple[Tensor, Tensor]:
-    features, dims = arguments["self"], arguments.get("dim")
-    dims = [dims] if isinstance(dims, int) else dims or list(range(features.ndim))
-    mean, variance = _moments(features, dims, count)
-    correction = arguments.get("correction")
-    variance = variance * count / (count - (1 if correction is None else correction))
-    if not arguments.get("keepdim"):
-        for dim in sorted((dim % features.ndim for dim in dims), reverse=True):
-            mean, variance = mean.squeeze(dim), variance.squeeze(dim)
-    return variance, mean
-
-
-def _deviation(arguments: Mapping[str, Any], count: float) -> Tensor:
-    return _variance(arguments, count)[0].sqrt()
-
-
-def _layer_norm(arguments: Mapping[str, Any], count: float) -> tuple[Tensor, Tensor, Tensor]:
-    features, size = arguments["input"], len(arguments["normalized_shape"])
-    dims = list(range(features.ndim - size, features.ndim))
-    mean, variance = _moments(features, dims, count)
-    rate = (variance + arguments["eps"]).rsqrt()
-    return _affine((features - mean) * rate, arguments["weight"], arguments["bias"]), mean, rate
-
-
-def _rms_norm(arguments: Mapping[str, Any], count: float) -> tuple[Tensor, Tensor]:
-    features, size = arguments["input"], len(arguments["normalized_shape"])
-    dims = list(range(features.ndim - size, features.ndim))
-    eps = arguments["eps"] if arguments["eps"] is not None else torch.finfo(features.dtype).eps
-    rate = (features.square().sum(dims, keepdim=True) / count + eps).rsqrt()
-    return _affine(features * rate, arguments["weight"], None), rate
-
-
-def _group_norm(arguments: Mapping[str, Any], count: float) -> tuple[Tensor, Tensor, Tensor]:
-    features, groups = arguments["input"], arguments["group"]
-    grouped = features.reshape(features.shape[0], groups, -1)
-    mean, variance = _moments(grouped, [2], count)
-    rate = (variance + arguments["eps"]).rsqrt()
-    normed = ((grouped - mean) * rate).reshape(features.shape)
-    ones = (1,) * (features.ndim - 2)
-    weight, bias = (own if own is None else own.reshape(-1, *ones) for own in (arguments["weight"], arguments["bias"]))
-    return _affine(normed, weight, bias), mean.squeeze(2), rate.squeeze(2)
-
-
-def _batch_norm(arguments: Mapping[str, Any], count: float) -> tuple[Tensor, Tensor, Tensor]:
-    features = arguments["input"]
-    dims = [dim for dim in range(features.ndim) if dim != 1]
-    mean, variance = _moments(features, dims, count)
-    rate = (variance + arguments["eps"]).rsqrt()
-    ones = (1,) * (features.ndim - 2)
-    weight, bias = (own if own is None else own.reshape(-1, *ones) for own in (arguments["weight"], arguments["bias"]))
-    return _affine((features - mean) * rate, weight, bias), mean.flatten(), rate.flatten()
-
-
-def _affine(features: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    features = features if weight is None else features * weight
-    return features if bias is None else features + bias
-
-
-_STATISTICS: dict[str, Callable[[Mapping[str, Any], float], Any]] = {
-    "mean": _mean,
-    "var": lambda arguments, count: _variance(arguments, count)[0],
-    "var_mean": _variance,
-    "std": _deviation,
-    "native_layer_norm": _layer_norm,
-    "_fused_rms_norm": _rms_norm,
-    "native_group_norm": _group_norm,
-    "native_batch_norm": _batch_norm,
-}

@@ -24,10 +24,17 @@ def _both(first: PruningPlan, second: PruningPlan) -> PruningPlan:
         own = tensors.setdefault(name, {})
         for dim, kept in dims.items():
             own[dim] = tuple(own[dim][place] for place in kept) if dim in own else kept
-    keep = dict(first.keep)
-    for name, kept in second.keep.items():
-        keep[name] = tuple(keep[name][place] for place in kept) if name in keep else kept
-    attributes = {(own.module, own.attribute, own.index): own for own in (*first.attributes, *second.attributes)}
+    keep, counts = dict(first.keep), dict(first.counts)
+    for name in dict.fromkeys((*second.counts, *second.keep)):
+        place = name if _is_same(first, second, name) else f"{name} (cut again)"
+        if name in second.counts:
+            counts.setdefault(place, second.counts[name])
+        if name in second.keep:
+            kept = second.keep[name]
+            keep[place] = tuple(keep[place][channel] for channel in kept) if place in keep else kept
+    attributes = {
+        (own.module, own.attribute, own.index): own for own in (*first.attributes, *second.attributes)
+    }
     return replace(
         second,
         keep=keep,
@@ -35,8 +42,14 @@ def _both(first: PruningPlan, second: PruningPlan) -> PruningPlan:
         attributes=tuple(attributes.values()),
         replaced=(*first.replaced, *second.replaced),
         protected={**second.protected, **first.protected},
-        counts={**second.counts, **first.counts},
+        counts=counts,
         params_before=first.params_before,
         macs_before=first.macs_before,
         steps=(*first.steps, *second.steps),
     )
+
+
+def _is_same(first: PruningPlan, second: PruningPlan, name: str) -> bool:
+    """Whether coupled channels have their name still: what has a single channel left gives its name away."""
+    left = len(first.keep[name]) if name in first.keep else first.counts.get(name)
+    return left is None or left == second.counts.get(name, left)

@@ -8,13 +8,14 @@ What is proposed is tried on a copy, at several sizes, before it is believed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lomt.pruning.constant_parts import constant_groups, unchanged_groups, unused_groups
-from lomt.pruning.data_flow import record_flow
+from lomt.pruning.flow_recorder import record_flow
 from lomt.pruning.plan import Replacement
 from lomt.pruning.replacements import build_replacement
 from lomt.structure import Inputs, Structure, copy_model, named_outputs, run_model
@@ -25,7 +26,9 @@ _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 _COARSE = 2e-2
 
 
-def find_dead(model: nn.Module, inputs: Inputs, structure: Structure) -> tuple[Replacement, ...]:
+def find_dead(
+    model: nn.Module, inputs: Inputs, structure: Structure, *, protect: Sequence[str] = ()
+) -> tuple[Replacement, ...]:
     """Find modules that can be exchanged for cheaper ones without any change of the outputs.
 
     A plan carries out its replacements last. Constants have as many channels as the model given here: where a
@@ -35,6 +38,8 @@ def find_dead(model: nn.Module, inputs: Inputs, structure: Structure) -> tuple[R
         model: In any mode; left as it is. What is found holds for eval mode.
         inputs: Example inputs.
         structure: Of the model, or of the one that it was cut from.
+        protect: Layers, by dotted path, that stay: a name, a name of something that contains them, or a
+            pattern with ``*``. What is found together with one of them stays too.
 
     Returns:
         Replacements, none inside another: ``"constant"`` for what ends a dead branch, ``"skip"`` for what only leads
@@ -42,14 +47,24 @@ def find_dead(model: nn.Module, inputs: Inputs, structure: Structure) -> tuple[R
         outputs as they were on the example inputs and, where the model takes them, on other values, two at a time
         and at another image size: to 1e-9 relative in float64, 1e-5 in float32.
     """
-    trial = _Trial(model, inputs)
-    found = trial.accept(unused_groups(trial.model, record_flow(trial.model, inputs), structure.unused_layers))
-    found += trial.accept(unchanged_groups(record_flow(trial.model, inputs)))
-    found += trial.accept(constant_groups(trial.model, record_flow(trial.model, inputs)))
-    return tuple(found)
+    trial = _Trial(model, inputs, protect)
+    flow = record_flow(trial.model, inputs)
+    found = trial.accept(unused_groups(trial.model, flow, structure.unused_layers))
+    unchanged = trial.accept(unchanged_groups(flow))
+    if unchanged:
+        flow = record_flow(trial.model, inputs)
+    groups = constant_groups(trial.model, flow)
+    constant = trial.accept(groups)
+    is_narrow = any(own.options.get("is_writable") for group in groups for own in group)
+    if is_narrow and len(constant) < sum(map(len, groups)):
+        flow = record_flow(trial.model, inputs)
+        constant += trial.accept(constant_groups(trial.model, flow, narrow=False))
+    return (*found, *unchanged, *constant)
 
 
-def saved(model: nn.Module, structure: Structure, replacements: Iterable[Replacement]) -> tuple[int, set[str]]:
+def saved(
+    model: nn.Module, structure: Structure, replacements: Iterable[Replacement]
+) -> tuple[int, set[str]]:
     """Count what goes with replaced modules.
 
     Args:
@@ -75,20 +90,30 @@ def _is_in(name: str, paths: Iterable[str]) -> bool:
 class _Trial:
     """A copy of a model in which replacements are tried and kept if the outputs stay."""
 
-    def __init__(self, model: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, inputs: Inputs, protect: Sequence[str]) -> None:
         self.model = copy_model(model)
         self.model.train()
         self.model.eval()  # both: models that cache tensors in eval mode start afresh
-        self._cases = [(inputs, _run(self.model, inputs))]
-        for tries in ([_like(inputs, 2, 0), _like(inputs, 1, 0)], [_like(inputs, 1, 33), _like(inputs, 1, 32)]):
-            for case in tries:
-                # Which sizes a model takes is its own affair; what it raises can be anything.
-                with suppress(Exception):
-                    self._cases.append((case, _run(self.model, case)))
-                    break
+        self._inputs, self._protect = inputs, protect
+        self._cases: list[tuple[Inputs, dict[str, Tensor]]] = []
 
     def accept(self, groups: Sequence[Sequence[Replacement]]) -> list[Replacement]:
-        """Carry out those groups that leave the outputs unchanged; all at once if possible, else by halving."""
+        """Carry out those groups that leave the outputs unchanged."""
+        allowed = [group for group in groups if not any(self._is_protected(own.module) for own in group)]
+        if allowed and not self._cases:
+            self._cases = _cases(self.model, self._inputs)
+        return self._search(allowed)
+
+    def _is_protected(self, path: str) -> bool:
+        inside = [f"{path}.{name}".rstrip(".") for name, _ in self.model.get_submodule(path).named_modules()]
+        return any(
+            layer == name or layer.startswith(f"{name}.") or fnmatchcase(layer, name)
+            for name in self._protect
+            for layer in inside
+        )
+
+    def _search(self, groups: Sequence[Sequence[Replacement]]) -> list[Replacement]:
+        """All at once if possible, else by halving."""
         replacements = [own for group in groups for own in group]
         if not replacements:
             return []
@@ -98,7 +123,7 @@ class _Trial:
         for path, module in reversed(before):
             _put(self.model, path, module)
         middle = len(groups) // 2
-        return self.accept(groups[:middle]) + self.accept(groups[middle:]) if middle else []
+        return self._search(groups[:middle]) + self._search(groups[middle:]) if middle else []
 
     def _replace(self, replacements: Iterable[Replacement]) -> list[tuple[str, nn.Module]]:
         before = [(own.module, self.model.get_submodule(own.module)) for own in replacements]
@@ -118,13 +143,28 @@ def _put(model: nn.Module, path: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), name, module)
 
 
+def _cases(model: nn.Module, inputs: Inputs) -> list[tuple[Inputs, dict[str, Tensor]]]:
+    """Inputs and what comes out: the example, others and more of them, larger images of odd or even size."""
+    found = [(inputs, _run(model, inputs))]
+    for tries in (((2, 0), (1, 0)), ((1, 33), (1, 32))):
+        for count, larger in tries:
+            # Which sizes a model takes is its own affair; what it raises can be anything.
+            with suppress(Exception):
+                case = _like(inputs, count, larger)
+                found.append((case, _run(model, case)))
+                break
+    return found
+
+
 def _run(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
     with torch.no_grad():
         return {name: own.clone() for name, own in named_outputs(run_model(model, _copied(inputs))).items()}
 
 
 def _agree(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> bool:
-    return expected.keys() == found.keys() and all(_is_close(own, found[name]) for name, own in expected.items())
+    return expected.keys() == found.keys() and all(
+        _is_close(own, found[name]) for name, own in expected.items()
+    )
 
 
 def _is_close(expected: Tensor, found: Tensor) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["AttributeChange", "ComponentChange", "PruningPlan", "Replacement", "Step"]
+__all__ = ["AttributeChange", "ComponentChange", "PruningPlan", "Replacement", "Step", "StepKind"]
 
 StepKind = Literal["exact", "lossy"]
 

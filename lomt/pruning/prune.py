@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +16,13 @@ from lomt.pruning.importance import make_importance
 from lomt.pruning.inspection import component_changes
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import add_plan
-from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step
+from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, StepKind
 from lomt.pruning.ranking import Divisor
 from lomt.pruning.saliency import Losses
-from lomt.pruning.zero_channels import unread_channels, without
+from lomt.pruning.zero_channels import unread_channels
 from lomt.structure import (
     Inputs,
     Structure,
-    TraceError,
     copy_model,
     named_outputs,
     named_tensors,
@@ -132,7 +130,7 @@ def prune(
         _check_budget(given)
     _check_model(model, example_inputs)
     whole = trace_structure(model, example_inputs, protect=protect)
-    return cut(model, example_inputs, whole, choose if given else None, exact=exact)
+    return cut(model, example_inputs, whole, choose if given else None, exact=exact, protect=protect)
 
 
 def analyse(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] = ()) -> Structure:
@@ -154,7 +152,13 @@ def analyse(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] 
 
 
 def cut(
-    model: nn.Module, inputs: Inputs, structure: Structure, choose: Choose | None, *, exact: bool = True
+    model: nn.Module,
+    inputs: Inputs,
+    structure: Structure,
+    choose: Choose | None,
+    *,
+    exact: bool = True,
+    protect: Sequence[str] = (),
 ) -> PruneResult:
     """Remove what nobody reads, then what ``choose`` does not keep.
 
@@ -164,33 +168,67 @@ def cut(
         structure: Traced from the model.
         choose: Picks the channels of a lossy cut.
         exact: Whether to remove what nobody reads.
+        protect: Layers that are not removed as a whole.
     """
-    plans = []
-    smaller, left = model, structure
+    stages = _Stages(model, inputs, structure)
     if exact:
-        structure, keep = _proven(model, inputs, structure, unread_channels)
-        dead = find_dead(model, inputs, structure)
-        if keep or dead:
-            plan = _plan(model, structure, keep, dead)
-            smaller = apply_plan(model, plan)
-            plan = _measured(plan, "exact", "channels nobody reads", model, smaller, inputs, structure)
-            plans.append(plan)
-            left = trace_structure(smaller, inputs).protecting(_reasons(structure))
-        else:
-            left = structure
+        stages.remove_unread()
+        stages.remove_dead(protect)
     if choose is not None:
-        left, keep = _proven(smaller, inputs, left, choose)
-        plan = _plan(smaller, left, keep, ())
-        before, smaller = smaller, apply_plan(smaller, plan)
-        plans.append(_measured(plan, "lossy", "least important channels", before, smaller, inputs, left))
-        structure = structure.protecting(_reasons(left))
-    plan = compose(plans) if plans else _plan(model, structure, {}, ())
-    smaller = copy_model(model) if smaller is model else smaller
-    add_plan(smaller, plan)
-    kept = {name: len(channels) for name, channels in plan.keep.items()}
-    final = left.layer_macs(keep) if choose is not None else left.layer_macs()
-    plan = replace(plan, components=component_changes(structure, model, smaller, kept, final))
-    return PruneResult(smaller, plan)
+        stages.remove_least(choose)
+    return stages.result()
+
+
+class _Stages:
+    """Cuts in a row: each made of what the one before left."""
+
+    def __init__(self, model: nn.Module, inputs: Inputs, structure: Structure) -> None:
+        self._given, self._inputs = model, inputs
+        self._model, self._structure, self._whole = model, structure, structure
+        self._plans: list[PruningPlan] = []
+        self._layer_macs = structure.layer_macs()
+
+    def remove_unread(self) -> None:
+        self._structure, keep = _proven(self._model, self._inputs, self._structure, unread_channels)
+        if keep:
+            self._apply(_plan(self._model, self._structure, keep), "exact", "channels nobody reads")
+            self._trace_again()
+
+    def remove_dead(self, protect: Sequence[str]) -> None:
+        if not self._structure.unused_layers and not _has_zero_layer(self._model):
+            return
+        dead = find_dead(self._model, self._inputs, self._structure, protect=protect)
+        if dead:
+            plan = _plan(self._model, self._structure, {}, dead)
+            self._apply(plan, "exact", "layers that change nothing")
+            self._trace_again()
+
+    def remove_least(self, choose: Choose) -> None:
+        self._structure, keep = _proven(self._model, self._inputs, self._structure, choose)
+        self._apply(_plan(self._model, self._structure, keep), "lossy", "least important channels")
+        self._layer_macs = self._structure.layer_macs(keep)
+
+    def result(self) -> PruneResult:
+        plan = compose(self._plans) if self._plans else _plan(self._model, self._structure, {})
+        smaller = copy_model(self._model) if self._model is self._given else self._model
+        kept = {name: len(channels) for name, channels in plan.keep.items()}
+        components = component_changes(self._whole, self._given, smaller, kept, self._layer_macs)
+        plan = replace(plan, components=components)
+        add_plan(smaller, plan)
+        return PruneResult(smaller, plan)
+
+    def _apply(self, plan: PruningPlan, kind: StepKind, what: str) -> None:
+        self._model = apply_plan(self._model, plan)
+        change = _output_change(self._structure.example_outputs, self._model, self._inputs)
+        if kind == "exact" and max(change.values(), default=0.0) > _EXACT:
+            raise AssertionError(f"an exact removal changed the outputs: {change}")
+        removed = {name: plan.counts[name] - len(kept) for name, kept in plan.keep.items()}
+        self._plans.append(replace(plan, steps=(Step(kind, what, change, removed),)))
+
+    def _trace_again(self) -> None:
+        reasons, freed = _reasons(self._structure), self._structure.freed
+        self._structure = trace_structure(self._model, self._inputs).protecting(reasons).freeing(freed)
+        self._layer_macs = self._structure.layer_macs()
 
 
 def _proven(
@@ -222,7 +260,7 @@ def _reasons(structure: Structure) -> dict[str, str]:
 
 def _rescaled(given: Mapping[str, float], now: Structure, whole: Structure) -> dict[str, float]:
     """Express fractions of the given model as fractions of what exact removal left."""
-    scales = {
+    scales: Mapping[str, Callable[[Structure], int]] = {
         "channels": lambda own: count_channels(own, {}),
         "params": lambda own: own.params(),
         "macs": lambda own: own.macs(),
@@ -231,7 +269,7 @@ def _rescaled(given: Mapping[str, float], now: Structure, whole: Structure) -> d
 
 
 def _plan(
-    model: nn.Module, structure: Structure, keep: Mapping[str, Tensor], dead: Sequence[Replacement]
+    model: nn.Module, structure: Structure, keep: Mapping[str, Tensor], dead: Sequence[Replacement] = ()
 ) -> PruningPlan:
     resolved = structure.resolve(keep)
     layers = structure.layer_macs(keep)
@@ -257,36 +295,22 @@ def _plan(
     )
 
 
-def _measured(
-    plan: PruningPlan,
-    kind: Any,
-    what: str,
-    before: nn.Module,
-    after: nn.Module,
-    inputs: Inputs,
-    structure: Structure,
-) -> PruningPlan:
-    change = _output_change(before, after, inputs)
-    if kind == "exact" and max(change.values()) > _EXACT:
-        raise AssertionError(f"an exact removal changed the outputs: {change}")
-    removed = {name: plan.counts[name] - len(kept) for name, kept in plan.keep.items()}
-    return replace(plan, steps=(Step(kind, what, change, removed),))
+def _has_zero_layer(model: nn.Module) -> bool:
+    """Whether a layer ignores its input. Norms at zero do not count: many networks begin with them."""
+    return any(own.ndim > 1 and not bool(own.detach().any()) for own in model.parameters())
 
 
-@torch.no_grad()
-def _output_change(before: nn.Module, after: nn.Module, inputs: Inputs) -> dict[str, float]:
+def _output_change(before: Mapping[str, Tensor], after: nn.Module, inputs: Inputs) -> dict[str, float]:
     """Largest change of every output, relative to its largest value, in eval mode."""
-    results = []
-    for model in (before, after):
-        flags = {module: module.training for module in model.modules()}
-        try:
-            results.append(named_outputs(run_model(model.eval(), inputs)))
-        finally:
-            for module, flag in flags.items():
-                module.training = flag
-    expected, found = results
+    flags = {module: module.training for module in after.modules()}
+    try:
+        with torch.no_grad():
+            found = named_outputs(run_model(after.eval(), inputs))
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
     changes = {}
-    for name, value in expected.items():
+    for name, value in before.items():
         if value.is_floating_point() and value.numel():
             largest = max(float(value.abs().max()), 1e-30)
             changes[name] = float((found[name] - value).abs().max()) / largest
@@ -314,12 +338,18 @@ def _check_model(model: nn.Module, inputs: Inputs) -> None:
         )
     for name, tensor in named_tensors(model).items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise PruneError(f"Expected finite weights, but `{name}` holds values that are infinite or not a number.")
+            raise PruneError(
+                f"Expected finite weights, but `{name}` holds values that are infinite or not a number."
+            )
     _check_inputs(model, inputs)
 
 
 def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    tensors = (
+        [inputs]
+        if isinstance(inputs, Tensor)
+        else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+    )
     if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError(
             "Expected `example_inputs` to be a tensor, a tuple of tensors or a dict of tensors by argument name, "
@@ -332,21 +362,3 @@ def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
                 f"Expected `example_inputs` on the model's device {device}, but got {tensor.device}. "
                 f"Move them: example_inputs.to('{device}')."
             )
-    flags = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            outputs = named_outputs(run_model(model.eval(), inputs))
-    except Exception as error:  # the model's own code runs: anything may be raised
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        text = str(error).strip().splitlines()
-        raise TraceError(
-            f"Expected the model to run on example inputs of shape {shapes}, but it raised "
-            f"{type(error).__name__}: {text[0] if text else ''}"
-        ) from error
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-    if not outputs:
-        raise TraceError(
-            "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
-        )

@@ -19,8 +19,11 @@ Spread = Literal["small", "expanded", "full"]
 Window = Sequence[Sequence[int]]
 """Kernel, stride, padding of both sides together, and dilation, of every spatial dimension; none: size unchanged."""
 
+Size = int | torch.SymInt
+"""Number of positions; symbolic while a network is exported."""
 
-def output_size(size: int, window: Sequence[int]) -> int:
+
+def output_size(size: Size, window: Sequence[int]) -> Size:
     """Return how many positions a window finds in a dimension.
 
     Args:
@@ -37,10 +40,10 @@ class _Shaped(nn.Module):
         self.layout = layout
         self.window = tuple(tuple(own) for own in window)
 
-    def _shape(self, features: Tensor, channels: int) -> tuple[int, ...]:
+    def _shape(self, features: Tensor, channels: int) -> tuple[Size, ...]:
         if self.layout == "last":
             return (*features.shape[:-1], channels)
-        sizes = tuple(features.shape[2:])
+        sizes: tuple[Size, ...] = tuple(features.shape[2:])
         if self.window:
             sizes = tuple(output_size(size, own) for size, own in zip(sizes, self.window, strict=True))
         return (features.shape[0], channels, *sizes)
@@ -93,12 +96,10 @@ class Skip(_Shaped):
         channels: Channels of the result.
         layout: Where they stand.
         window: How the result's positions follow from those of the features.
-        is_writable: Whether something writes into the result; it then has memory of its own, and a single channel.
+        is_writable: Whether something writes into the result; it then has memory of its own.
     """
 
-    def __init__(
-        self, channels: int, layout: Layout, window: Window = (), is_writable: bool = False
-    ) -> None:
+    def __init__(self, channels: int, layout: Layout, window: Window = (), is_writable: bool = False) -> None:
         super().__init__(layout, window)
         self.channels = channels
         self.is_writable = is_writable
@@ -106,7 +107,7 @@ class Skip(_Shaped):
     def forward(self, features: Tensor, *_: Any, **__: Any) -> Tensor:
         """Return zeros; of the features only the shape matters, further arguments do not."""
         if self.is_writable:
-            return features.new_zeros(self._shape(features, 1))
+            return features.new_zeros(self._shape(features, self.channels))
         return features.new_zeros([1] * features.ndim).expand(self._shape(features, self.channels))
 
     def extra_repr(self) -> str:
@@ -120,8 +121,8 @@ def build_replacement(kind: str, options: Mapping[str, Any]) -> nn.Module:
     Args:
         kind: ``"identity"``, ``"skip"`` or ``"constant"``.
         options: ``"identity"`` has none. Both others have ``channels``, ``layout`` and ``window``, see
-            :class:`Skip`; ``"skip"`` has ``is_writable``; ``"constant"`` has ``spread``, ``dtype`` and ``values``, a number
-            a channel, or one for all.
+            :class:`Skip`; ``"skip"`` has ``is_writable``; ``"constant"`` has ``spread``, ``dtype`` and ``values``,
+            a number a channel, or one for all.
 
     Raises:
         ArtifactError: There is no such kind, or an option is missing, unknown or makes no sense.
@@ -162,7 +163,13 @@ def _check(kind: str, options: Mapping[str, Any]) -> None:
         return
     values = options["values"]
     is_listed = isinstance(values, list | tuple) and all(type(own) in (int, float) for own in values)
-    _expect(kind, options, "spread", f"to be one of {', '.join(get_args(Spread))}", options["spread"] in get_args(Spread))
+    _expect(
+        kind,
+        options,
+        "spread",
+        f"to be one of {', '.join(get_args(Spread))}",
+        options["spread"] in get_args(Spread),
+    )
     _expect(kind, options, "dtype", f"to be one of {', '.join(_DTYPES)}", options["dtype"] in _DTYPES)
     condition = f"to be {channels} numbers, or one"
     _expect(kind, options, "values", condition, is_listed and len(values) in (1, channels))

@@ -11,7 +11,7 @@ from lomt.structure import CoupledChannels, Keep, Structure, TensorSlices, named
 __all__ = ["unread_channels"]
 
 
-def unread_channels(structure: Structure, model: nn.Module) -> dict[str, Bool[Tensor, " channels"]]:
+def unread_channels(structure: Structure, model: nn.Module) -> dict[str, Bool[Tensor, " _"]]:
     r"""Find the channels whose removal changes nothing.
 
     A channel :math:`c` is unread when :math:`W[:, c] = 0` in every consumer :math:`W` of it, where rows of
@@ -44,7 +44,9 @@ def unread_channels(structure: Structure, model: nn.Module) -> dict[str, Bool[Te
     return keep
 
 
-def _read(own: CoupledChannels, is_zero: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]]) -> Tensor:
+def _read(
+    own: CoupledChannels, is_zero: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]]
+) -> Tensor:
     read = torch.zeros(own.count, dtype=torch.bool)
     for slices in own.slices:
         if slices.role == "consumer":

@@ -3,6 +3,7 @@
 from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
 from lomt.recipe.load import load_recipe, parse_recipe
 from lomt.recipe.places import find_data, find_weights
+from lomt.recipe.prune_settings import DistillSettings, PruneSettings
 from lomt.recipe.schema import recipe_schema
 from lomt.recipe.settings import (
     AugmentSettings,
@@ -35,12 +36,14 @@ __all__ = [
     "BenchSettings",
     "DataSettings",
     "DecoderSettings",
+    "DistillSettings",
     "EarlyStoppingSettings",
     "ExportSettings",
     "LambdaSettings",
     "LocateSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "PruneSettings",
     "Recipe",
     "RewireSettings",
     "RoomCounts",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from lomt.recipe.base import IMAGE_KINDS
 from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.prune_settings import BUDGETS, PruneSettings
 from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
 from lomt.recipe.train_settings import TrainSettings
 
@@ -25,6 +26,8 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         yield from _training(path, train, recipe)
     yield from _locate(recipe)
     yield from _branch_points(recipe)
+    if recipe.prune is not None:
+        yield from _prune(recipe.prune, recipe)
 
 
 def _data(data: DataSettings) -> Iterator[Problem]:
@@ -67,6 +70,8 @@ def _trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]
     yield ("train",), recipe.train
     yield ("locate", "train"), recipe.locate.train
     yield ("rewire", "train"), recipe.rewire.train
+    if recipe.prune is not None:
+        yield ("prune", "train"), recipe.prune.train
 
 
 def _training(path: tuple[str, ...], train: TrainSettings, recipe: Recipe) -> Iterator[Problem]:
@@ -128,3 +133,16 @@ def _branch_points(recipe: Recipe) -> Iterator[Problem]:
     missing = [task for task in recipe.tasks if task not in points]
     if missing and all(task in recipe.tasks for task in points):
         yield Problem(path, f"expected a layer for every task, but there is none for {', '.join(missing)}.")
+
+
+def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:
+    given = [name for name in BUDGETS if getattr(prune, name) is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        paths = tuple(("prune", name) for name in BUDGETS)
+        yield Problem(("prune",), f"expected just one of {', '.join(BUDGETS)}, but got {got}.", paths)
+    for task in prune.distill.weights if prune.distill is not None else ():
+        if recipe.tasks and task not in recipe.tasks:
+            near = did_you_mean(task, recipe.tasks) or "."
+            known = ", ".join(recipe.tasks)
+            yield Problem(("prune", "distill", "weights", task), f"unknown task{near} Known are {known}.")

@@ -7,7 +7,8 @@ from lomt.recipe.base import IMAGE_KINDS
 
 __all__ = ["has_key", "merge", "resolve", "source_of"]
 
-_STAGES_WITH_TRAINING = ("locate", "rewire")
+_STAGES_WITH_TRAINING = ("locate", "rewire", "prune")
+_OPTIONAL_STAGES = ("prune",)
 
 KeyPath = tuple[str | int, ...]
 
@@ -19,12 +20,14 @@ def resolve(raw: Any) -> Any:
         raw: The recipe as read from YAML; not modified.
 
     Returns:
-        A recipe in which `locate.train`, `rewire.train` and every task's `decoder` are complete.
+        A recipe in which every stage's `train` and every task's `decoder` are complete.
     """
     if not isinstance(raw, Mapping):
         return raw
     recipe = {key: value for key, value in raw.items() if value is not None}
     for stage in _STAGES_WITH_TRAINING:
+        if stage in _OPTIONAL_STAGES and stage not in recipe:
+            continue
         recipe[stage] = _inherit(recipe.get(stage, {}), "train", recipe.get("train"))
     if isinstance(recipe.get("tasks"), Mapping):
         decoder = recipe["model"].get("decoder") if isinstance(recipe.get("model"), Mapping) else None

@@ -112,5 +112,7 @@ def _further(recipe: Recipe, check_names: bool) -> Iterator[Problem]:
 
 
 def _is_known(problem: Problem, found: Sequence[Problem]) -> bool:
-    """Tell whether validation already complains about the key, or about one above it."""
-    return any(problem.path[: len(known.path)] == known.path for known in found)
+    """Tell whether validation already complains about the key, about one above it, or about one it rests on."""
+    return any(
+        problem.path[: len(known.path)] == known.path or known.path in problem.rests_on for known in found
+    )

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -43,10 +43,12 @@ class Problem:
     Args:
         path: Where it is, key by key; positions in lists are integers.
         text: What was expected and what is there.
+        rests_on: Keys that were read to find it; where one of them is wrong itself, it may be no mistake.
     """
 
     path: KeyPath
     text: str
+    rests_on: tuple[KeyPath, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         """Return the sentence, key first."""

@@ -6,7 +6,12 @@ from lomt.recipe.settings import Recipe
 
 __all__ = ["recipe_schema"]
 
-_INHERITING = {"LocateSettings": "train", "RewireSettings": "train", "TaskSettings": "decoder"}
+_INHERITING = {
+    "LocateSettings": "train",
+    "RewireSettings": "train",
+    "PruneSettings": "train",
+    "TaskSettings": "decoder",
+}
 
 
 def recipe_schema() -> dict[str, Any]:

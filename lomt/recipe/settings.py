@@ -14,6 +14,7 @@ from lomt.recipe.base import (
     TaskKind,
 )
 from lomt.recipe.inheritance import resolve
+from lomt.recipe.prune_settings import PruneSettings
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = [
@@ -241,8 +242,8 @@ class BenchSettings(Settings):
 class Recipe(Settings):
     """Everything a run needs to know; blocks left out take their defaults.
 
-    `locate.train` and `rewire.train` name what differs from `train`, a task's `decoder` what differs from
-    `model.decoder`; in a validated recipe all of them are complete.
+    `locate.train`, `rewire.train` and `prune.train` name what differs from `train`, a task's `decoder` what differs
+    from `model.decoder`; in a validated recipe all of them are complete.
     """
 
     version: Literal[1] = Field(default=1, description="Version of the recipe format.")
@@ -262,6 +263,9 @@ class Recipe(Settings):
     train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
     locate: LocateSettings = Field(description="Which layer each task needs.")
     rewire: RewireSettings = Field(description="The smaller model.")
+    prune: PruneSettings | None = Field(
+        default=None, description="Fewer channels, down to a budget; null leaves the stage out."
+    )
     export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
     bench: BenchSettings = Field(default=BenchSettings(), description="Latency and quality.")
 

@@ -1,13 +1,15 @@
 """From a recorded run to the structure of a network."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from lomt.errors import UnknownNameError
 from lomt.structure.coupled_channels import CoupledChannels, Role, Structure, TensorSlices
-from lomt.structure.free_sizes import source_checksum
+from lomt.structure.free_sizes import can_free
+from lomt.structure.model_copy import copy_model
 from lomt.structure.recording import SPATIAL, Recording
 from lomt.structure.spans import Span, owners
 from lomt.structure.trace import Inputs, named_tensors, record
@@ -18,11 +20,11 @@ __all__ = ["trace_structure"]
 def trace_structure(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] = ()) -> Structure:
     """Find which channels of a network hang together.
 
-    The network runs once on the example inputs, in eval mode and without gradients. What it computes is
+    A copy of the network runs once on the example inputs, in eval mode and without gradients. What it computes is
     followed operation by operation; no symbolic tracing is involved, so any Python in ``forward`` will do.
 
     Args:
-        model: The network; its modes and values are left as they are.
+        model: The network; left as it is.
         example_inputs: One tensor, several, or several by name of ``forward``'s arguments.
         protect: Layers, by dotted path, whose own channels stay: a name, a name of something that contains
             them, or a pattern with ``*``.
@@ -34,17 +36,13 @@ def trace_structure(model: nn.Module, example_inputs: Inputs, *, protect: Sequen
         TraceError: The model does not run, or returns no tensor.
         UnknownNameError: A protected name matches no layer.
     """
-    flags = {module: module.training for module in model.modules()}
+    model = copy_model(model, share_parameters=True)  # whatever it counts or caches while it runs
     model.train()
     model.eval()  # both: models that cache tensors in eval mode start afresh
-    try:
-        recording, outputs = record(model, example_inputs)
-        reach = {name: recording.value(tensor).memory.reach for name, tensor in outputs.items()}
-    finally:
-        model.train()
-        for module, flag in flags.items():
-            module.training = flag
-    return _Analysis(model, recording, reach, protect).structure()
+    recording, outputs = record(model, example_inputs)
+    reach = {name: recording.value(tensor).memory.reach for name, tensor in outputs.items()}
+    structure = _Analysis(model, recording, reach, protect).structure()
+    return replace(structure, example_outputs=outputs)
 
 
 class _Analysis:
@@ -57,7 +55,10 @@ class _Analysis:
         self._readers = {origin for group in recording.readers for origin in group}
         self._writers = {origin for group in recording.writers for origin in group}
         self._blocks = {
-            (origin, leaf.root) for group, span in recording.scales for origin in group for leaf in span.leaves()
+            (origin, leaf.root)
+            for group, span in recording.scales
+            for origin in group
+            for leaf in span.leaves()
         }
 
     def structure(self) -> Structure:
@@ -77,18 +78,14 @@ class _Analysis:
             serves={name: self._served(name) for name in self._parameters},
             outputs=tuple(self._reach),
             unused_layers=self._unused(),
-            parameters={
-                name: tuple(self._recording.weights[name].spans)
-                for name in self._parameters
-            },
+            parameters={name: tuple(self._recording.weights[name].spans) for name in self._parameters},
             contractions=self._recording.contractions,
             ties=self._recording.ties,
             leaves=leaves,
             written=tuple(
                 own
                 for own in self._recording.written
-                if own.free is not None
-                and source_checksum(self._recording.modules[own.module], own.function) is not None
+                if own.channels and can_free(self._recording.modules[own.module], own)
             ),
         )
 
@@ -133,9 +130,14 @@ class _Analysis:
                 return f"`{own.tensor}` is frozen"
         if leaf.fixed is not None:
             return leaf.fixed
-        if not any(own.role == "producer" for own in slices):
+        if not any(self._computes(own) for own in slices):
             return "no layer computes it"
         return None
+
+    def _computes(self, own: TensorSlices) -> bool:
+        """Whether the slices compute the channel; those of a weight used both ways are consumers and do."""
+        is_writer = (own.tensor, own.dim) in self._writers
+        return own.role == "producer" or (own.role == "consumer" and is_writer)
 
     def _served(self, name: str) -> tuple[str, ...]:
         value = self._recording.weights[name].memory

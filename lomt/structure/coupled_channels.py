@@ -1,7 +1,7 @@
 """Coupled channels: one set of channels of a network with every slice of every tensor that belongs to each."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Literal
@@ -19,7 +19,7 @@ __all__ = ["CoupledChannels", "Keep", "Resolved", "Role", "Structure", "TensorSl
 Role = Literal["producer", "consumer", "scale"]
 """A weight's slices compute the channel, read it, or act on it alone (norm, bias, position embedding)."""
 
-Keep = Mapping[str, Bool[Tensor, " channels"]]
+Keep = Mapping[str, Bool[Tensor, " _"]]
 """Which channels stay, by the name of the coupled channels; all of those that are not named."""
 
 
@@ -112,6 +112,7 @@ class Structure:
         leaves: Name of the coupled channels by leaf of the spans.
         written: Sizes that methods write out in a reshape.
         freed: Modules whose written sizes are left free once their channels change.
+        example_outputs: What the network put out for the example inputs, by name.
     """
 
     coupled: tuple[CoupledChannels, ...]
@@ -124,6 +125,7 @@ class Structure:
     leaves: Mapping[Span, str]
     written: Sequence[WrittenSize] = ()
     freed: frozenset[str] = frozenset()
+    example_outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def prunable(self) -> tuple[CoupledChannels, ...]:
@@ -148,7 +150,7 @@ class Structure:
 
     def params(self, keep: Keep | None = None) -> int:
         """Count the parameters that are left."""
-        size = _Sizes(self.leaves, keep or {})
+        size = _Sizes(self.leaves, self._allowed(keep or {}))
         return sum(prod(size.of(span) for span in spans) for spans in self.parameters.values())
 
     def macs(self, keep: Keep | None = None) -> int:
@@ -157,7 +159,7 @@ class Structure:
 
     def layer_macs(self, keep: Keep | None = None) -> dict[str, int]:
         """Count multiply-accumulates by layer."""
-        size = _Sizes(self.leaves, keep or {})
+        size = _Sizes(self.leaves, self._allowed(keep or {}))
         found: dict[str, int] = {}
         for own in self.contractions:
             macs = own.positions * prod(size.of(span) for span in own.spans)
@@ -178,7 +180,8 @@ class Structure:
         return next(iter(served), "unused")
 
     def resolve(self, keep: Keep) -> Resolved:
-        """Translate a choice of channels to positions in tensors and numbers in modules."""
+        """Translate a choice of channels to positions in tensors and numbers in modules; protected ones stay."""
+        keep = self._allowed(keep)
         masks: dict[str, dict[int, Tensor]] = {}
         for name, mask in keep.items():
             if bool(mask.all()):
@@ -195,16 +198,20 @@ class Structure:
         changes: dict[tuple[str, str, int | None], int] = {}
         for tie in self.ties:
             if (value := size.of(tie.span)) != tie.span.size:
-                changes[tie.module, tie.attribute, tie.index] = value
+                changes[tie.module, tie.attribute, tie.index] = value * tie.times
         attributes = tuple((*place, value) for place, value in changes.items())
         return Resolved({name: dims for name, dims in tensors.items() if dims}, attributes, self._freed(size))
+
+    def _allowed(self, keep: Keep) -> Keep:
+        """The masks of what may be pruned: protected channels stay, whatever is asked."""
+        return {name: mask for name, mask in keep.items() if self.by_name[name].protected is None}
 
     def _freed(self, size: "_Sizes") -> tuple[tuple[str, str, tuple[FreeSize, ...]], ...]:
         calls: dict[tuple[str, str], dict[FreeSize, None]] = {}
         for own in self.written:
-            changes = own.module in self.freed and any(size.of(span) != span.size for span in own.spans)
-            if changes and (found := own.free) is not None:
-                calls.setdefault((own.module, own.function), {})[found] = None
+            if own.module in self.freed and any(size.of(span) != span.size for span in own.spans):
+                found = calls.setdefault((own.module, own.function), {})
+                found |= dict.fromkeys(own.calls(size.of))
         return tuple((*place, tuple(found)) for place, found in calls.items())
 
     def freeing(self, modules: Iterable[str]) -> "Structure":
@@ -235,6 +242,6 @@ class _Sizes:
         return value
 
 
-def all_kept(coupled: Iterable[CoupledChannels]) -> dict[str, Bool[Tensor, " channels"]]:
+def all_kept(coupled: Iterable[CoupledChannels]) -> dict[str, Bool[Tensor, " _"]]:
     """Return masks that keep everything."""
     return {own.name: torch.ones(own.count, dtype=torch.bool) for own in coupled}

@@ -10,16 +10,20 @@ import ast
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
+from typing import Any
 
 from torch import nn
 
 from lomt.errors import ArtifactError
 from lomt.structure.spans import Span
 
-__all__ = ["FreeSize", "WrittenSize", "free_sizes", "source_checksum"]
+__all__ = ["FreeSize", "WrittenSize", "can_free", "free_sizes", "source_checksum"]
+
+_CALLS = "_lomt_free_sizes"
+"""Attribute of a method made here: which reshapes differ from the class's own."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class WrittenSize:
         line: Of the call, counted from the method's first.
         dims: The dimensions.
         spans: Of all dimensions of the result.
+        has_free: Whether one of the others is given as -1.
     """
 
     module: str
@@ -39,30 +44,43 @@ class WrittenSize:
     line: int
     dims: tuple[int, ...]
     spans: tuple[Span, ...]
+    has_free: bool = False
 
     @property
-    def free(self) -> "FreeSize | None":
-        """The reshape with the one dimension of channels left free; ``None`` if there is not just one.
+    def channels(self) -> tuple[int, ...]:
+        """Those of the dimensions that have channels which may go.
 
         To be asked once the whole network has run: what is fixed later counts.
         """
-        dims = [dim for dim in self.dims if any(leaf.fixed is None for leaf in self.spans[dim].leaves())]
-        return FreeSize(self.line, dims[0], len(self.spans)) if len(dims) == 1 else None
+        return tuple(dim for dim in self.dims if any(leaf.fixed is None for leaf in self.spans[dim].leaves()))
+
+    def calls(self, size: Callable[[Span], int]) -> tuple["FreeSize", ...]:
+        """Return what to write instead: -1 for a single dimension, else the new sizes.
+
+        Args:
+            size: New size of a span.
+        """
+        count, dims = len(self.spans), self.channels
+        if len(dims) == 1 and not self.has_free:
+            return (FreeSize(self.line, dims[0], count),)
+        return tuple(FreeSize(self.line, dim, count, size(self.spans[dim])) for dim in dims)
 
 
 @dataclass(frozen=True)
 class FreeSize:
-    """A reshape to be given -1 for one of its dimensions.
+    """A reshape to be given -1, or another number, for one of its dimensions.
 
     Args:
         line: Of the call, counted from the method's first.
         dim: The dimension.
         count: How many dimensions the reshape has.
+        size: The number; ``None`` for -1.
     """
 
     line: int
     dim: int
     count: int
+    size: int | None = None
 
 
 def source_checksum(module: nn.Module, function: str) -> str | None:
@@ -71,7 +89,8 @@ def source_checksum(module: nn.Module, function: str) -> str | None:
     That is the case without source, and for methods with decorators or with variables of an outer function.
     """
     method = getattr(type(module), function, None)
-    if not isinstance(method, FunctionType) or method.__closure__ or function in vars(module):
+    own = vars(module).get(function)
+    if not isinstance(method, FunctionType) or method.__closure__ or (own is not None and not _made(own)):
         return None
     try:
         source = inspect.getsource(method)
@@ -100,30 +119,56 @@ def free_sizes(module: nn.Module, function: str, calls: Sequence[FreeSize], chec
             "another. Install the version of its package that was used then."
         )
     method: FunctionType = getattr(type(module), function)
-    tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    for call in calls:
+    tree = _tree(method)
+    known = {(call.line, call.dim, call.count): call for call in (*_made(vars(module).get(function)), *calls)}
+    for call in known.values():
         _leave_free(tree, call, f"{type(module).__name__}.{function}")
     made: dict[str, FunctionType] = {}
     code = compile(ast.fix_missing_locations(tree), method.__code__.co_filename, "exec")
     exec(code, method.__globals__, made)  # the class's own source, its own names
     own = made[function]
     own.__defaults__, own.__kwdefaults__ = method.__defaults__, method.__kwdefaults__
+    setattr(own, _CALLS, tuple(known.values()))
     vars(module)[function] = MethodType(own, module)
 
 
+def can_free(module: nn.Module, written: WrittenSize) -> bool:
+    """Say whether the reshape can be found in the method's source."""
+    if source_checksum(module, written.function) is None:
+        return False
+    tree = _tree(getattr(type(module), written.function))
+    return len(_fitting(tree, written.line, len(written.spans))) == 1
+
+
+def _tree(method: FunctionType) -> ast.Module:
+    return ast.parse(textwrap.dedent(inspect.getsource(method)))
+
+
 def _leave_free(tree: ast.AST, call: FreeSize, where: str) -> None:
-    fitting = [
-        sizes
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and node.lineno <= call.line + 1 <= (node.end_lineno or node.lineno)
-        if (sizes := _sizes(node)) is not None and len(sizes) == call.count
-    ]
-    fitting = [sizes for sizes in fitting if not any(_is_free(size) for size in sizes)]
+    fitting = _fitting(tree, call.line, call.count)
     if len(fitting) != 1:
         raise ArtifactError(
-            f"Expected one reshape to {call.count} dimensions in line {call.line} of `{where}`, but got {len(fitting)}."
+            f"Expected one reshape to {call.count} dimensions in line {call.line} of `{where}`, "
+            f"but got {len(fitting)}."
         )
-    fitting[0][call.dim] = ast.UnaryOp(ast.USub(), ast.Constant(1))
+    free = ast.UnaryOp(ast.USub(), ast.Constant(1))
+    fitting[0][call.dim] = free if call.size is None else ast.Constant(call.size)
+
+
+def _fitting(tree: ast.AST, line: int, count: int) -> list[list[ast.expr]]:
+    """The sizes of the reshapes to so many dimensions in a line, counted from the method's first."""
+    return [
+        sizes
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and node.lineno <= line + 1 <= (node.end_lineno or node.lineno)
+        if (sizes := _sizes(node)) is not None and len(sizes) == count
+    ]
+
+
+def _made(method: Any) -> tuple[FreeSize, ...]:
+    """The reshapes that differ in a method made here."""
+    calls: tuple[FreeSize, ...] = getattr(method, _CALLS, ())
+    return calls
 
 
 def _sizes(node: ast.Call) -> list[ast.expr] | None:
@@ -133,7 +178,3 @@ def _sizes(node: ast.Call) -> list[ast.expr] | None:
     if len(node.args) == 1 and isinstance(node.args[0], ast.Tuple | ast.List):
         return node.args[0].elts
     return None if any(isinstance(size, ast.Starred) for size in node.args) else node.args
-
-
-def _is_free(size: ast.expr) -> bool:
-    return isinstance(size, ast.UnaryOp) and isinstance(size.op, ast.USub)

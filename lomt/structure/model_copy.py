@@ -10,13 +10,18 @@ __all__ = ["copy_model"]
 M = TypeVar("M", bound=nn.Module)
 
 
-def copy_model(model: M) -> M:
+def copy_model(model: M, *, share_parameters: bool = False) -> M:
     """Return a deep copy, on the same device.
+
+    Args:
+        model: Left as it is.
+        share_parameters: Whether the copy has the same parameters instead of copies of them.
+
 
     Tensors with a history, which models cache in eval mode and which ``copy.deepcopy`` refuses, are copied
     without it.
     """
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {id(own): own for own in model.parameters()} if share_parameters else {}
     for module in model.modules():
         for value in vars(module).values():
             _detach_into(memo, value)

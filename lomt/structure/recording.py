@@ -26,10 +26,12 @@ class Memory:
     Args:
         reach: Bit mask of the named tensors it was computed from.
         is_live: Whether it was computed from the network's inputs.
+        is_weight: Whether it is a named tensor's own, not the result of a computation.
     """
 
     reach: int = 0
     is_live: bool = False
+    is_weight: bool = False
 
     def absorb(self, other: "Memory") -> None:
         """Add what flows into another."""
@@ -75,19 +77,21 @@ class Contraction:
 
 @dataclass(frozen=True)
 class Tie:
-    """A number kept by a module that is the size of a span.
+    """A number kept by a module that is the size of a span, or a multiple of it.
 
     Args:
         module: Dotted path.
         attribute: Name.
         index: Position where the attribute is a list or tuple.
         span: Whose size it is.
+        times: How many times the size the number is.
     """
 
     module: str
     attribute: str
     index: int | None
     span: Span
+    times: int = 1
 
 
 @dataclass
@@ -148,6 +152,7 @@ class Recording:
             spans = [Span(size) for size in tensor.shape]
             known = Value(spans, [frozenset({(name, dim)}) for dim in range(tensor.ndim)], Memory())
             self._values[tensor] = known
+        known.memory.is_weight = True
         known.memory.reach |= bit
         self.weights[name] = known
 
@@ -197,24 +202,41 @@ class Recording:
         unify(summed, right.spans[right_dim])
         if left.memory.is_live and right.memory.is_live:
             summed.mix(f"a product of two features in {self.where}")
+        elif not left.memory.is_live and not right.memory.is_live:
+            self._mix_computed(summed, left, right)
+        else:
+            self._mix_computed(summed, right if left.memory.is_live else left)
         for value, dim in ((left, left_dim), (right, right_dim)):
             if not value.memory.is_live:
                 self.note_weight(value, reads=[dim])
         own = [span for dim, span in enumerate(right.spans) if dim != right_dim and dim >= shared]
         self.contractions.append(Contraction(self.layer, 1, (*left.spans, *own)))
 
+    def _mix_computed(self, summed: Span, *weights: Value) -> None:
+        """A weight that is itself computed may read a channel where no parameter of it does."""
+        if not all(value.memory.is_weight for value in weights):
+            summed.mix(f"computed weights in {self.where}")
+
     def note_weight(self, value: Value, *, reads: Sequence[int]) -> None:
         """Note that of a weight some dimensions read channels and the others compute them."""
         for dim, origin in enumerate(value.origins):
             (self.readers if dim in reads else self.writers).append(origin)
 
-    def tie(self, module: str, attribute: str, span: Span, index: int | None = None) -> None:
-        """Note that a module keeps the size of a span as a number; ignored where it does not."""
+    def tie(self, module: str, attribute: str, span: Span, index: int | None = None, times: int = 1) -> None:
+        """Note that a module keeps the size of a span, or a multiple, as a number; ignored where it does not."""
         value = getattr(self.modules.get(module), attribute, None)
         if index is not None and isinstance(value, list | tuple) and index < len(value):
             value = value[index]
-        if value == span.size:
-            self.ties.append(Tie(module, attribute, index, span))
+        if value == span.size * times:
+            self.ties.append(Tie(module, attribute, index, span, times))
+
+    def unify_ties(self) -> None:
+        """Make dimensions one whose sizes are the same number of a module: it can have one value only."""
+        first: dict[tuple[str, str, int | None], Tie] = {}
+        for own in self.ties:
+            known = first.setdefault((own.module, own.attribute, own.index), own)
+            if known.times == own.times:
+                unify(known.span, own.span)
 
 
 def _overlapping(

@@ -6,11 +6,14 @@ remember where they come from; where one turns up as the size of a dimension, th
 dimension's span.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -20,18 +23,30 @@ from lomt.structure.recording import Recording
 
 __all__ = ["SizeWatch", "watched_sizes"]
 
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_CHECKS = f"{Path(jaxtyping.__file__).parent}{os.sep}"
+
 
 class _Known(int):
-    """An integer that remembers the attribute it was read from."""
+    """An integer that remembers the attribute it was read from, and how many times it the attribute is."""
 
     module: str
     attribute: str
     index: int | None
+    times: int
 
-    def __new__(cls, value: int, module: str, attribute: str, index: int | None = None) -> "_Known":
+    def __new__(
+        cls, value: int, module: str, attribute: str, index: int | None = None, times: int = 1
+    ) -> "_Known":
         known = super().__new__(cls, value)
-        known.module, known.attribute, known.index = module, attribute, index
+        known.module, known.attribute, known.index, known.times = module, attribute, index, times
         return known
+
+    def __floordiv__(self, other: int) -> int:
+        share = int(self) // int(other)
+        if type(other) is not int or share * other != int(self):
+            return share
+        return _Known(share, self.module, self.attribute, self.index, self.times * other)
 
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
@@ -61,8 +76,10 @@ def watched_sizes(model: nn.Module) -> Iterator[None]:
 def _known(value: Any, path: str, name: str) -> Any:
     if type(value) is int and value > 1:
         return _Known(value, path, name)
-    if type(value) in (list, tuple) and value and all(type(entry) is int and entry > 1 for entry in value):
-        return type(value)(_Known(entry, path, name, index) for index, entry in enumerate(value))
+    if type(value) in (list, tuple) and value and all(type(entry) is int for entry in value):
+        return type(value)(
+            _Known(entry, path, name, index) if entry > 1 else entry for index, entry in enumerate(value)
+        )
     return None
 
 
@@ -96,7 +113,7 @@ class SizeWatch(TorchFunctionMode):
 
     def _note_written(self, sizes: list[Any], result: Tensor) -> None:
         """Note the dimensions that a reshape is given as plain numbers."""
-        if len(sizes) != result.ndim or any(size == -1 for size in sizes):
+        if len(sizes) != result.ndim:
             return
         plain = tuple(dim for dim, size in enumerate(sizes) if type(size) is int and size > 1)
         place = _caller() if plain else None
@@ -106,7 +123,8 @@ class SizeWatch(TorchFunctionMode):
         path = self._recording.paths.get(module)
         if path is not None:
             spans = tuple(self._recording.value(result).spans)
-            self._recording.written.append(WrittenSize(path, function, line, plain, spans))
+            has_free = any(size == -1 for size in sizes)
+            self._recording.written.append(WrittenSize(path, function, line, plain, spans, has_free))
 
     def _note(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         if name in ("reshape", "view", "expand", "zeros", "ones", "empty", "full", "new_zeros", "new_ones"):
@@ -122,12 +140,15 @@ class SizeWatch(TorchFunctionMode):
             entries = [sizes] if isinstance(sizes, int) else sizes
             for size, part in zip(entries, result, strict=False):
                 self._tie_dim(size, part, dim)
+        elif name in ("layer_norm", "rms_norm"):
+            sizes = _flat(args[1] if len(args) > 1 else kwargs["normalized_shape"])
+            self._tie_dims(sizes, result, result.ndim - len(sizes))
         elif name == "narrow":
             self._tie_dim(args[3], result, args[1])
         elif name.startswith("conv") and self._recording.block is not None:
-            for value in (*args, *kwargs.values()):
-                if isinstance(value, _Known) and value == self._recording.block.size:
-                    self._recording.tie(value.module, value.attribute, self._recording.block, value.index)
+            groups = kwargs.get("groups", args[6] if len(args) > 6 else None)
+            if isinstance(groups, _Known):
+                self._recording.tie(groups.module, groups.attribute, self._recording.block, groups.index)
         elif name == "__getitem__":
             self._note_slices(args[1], result)
 
@@ -152,18 +173,23 @@ class SizeWatch(TorchFunctionMode):
         if isinstance(size, _Known) and isinstance(result, Tensor) and result.ndim > dim:
             span = self._recording.value(result).spans[dim]
             if span.size == size:
-                self._recording.tie(size.module, size.attribute, span, size.index)
+                self._recording.tie(size.module, size.attribute, span, size.index, size.times)
 
 
 def _caller() -> tuple[nn.Module, str, int] | None:
     """The module method that called the reshape now under way, and the line in it."""
     frame = sys._getframe(1)
-    while frame is not None and (frame.f_code.co_filename == __file__ or "/torch/" in frame.f_code.co_filename):
+    while frame is not None and _is_between(frame.f_code.co_filename):
         frame = frame.f_back  # type: ignore[assignment]
     owner = frame.f_locals.get("self") if frame is not None else None
     if not isinstance(owner, nn.Module):
         return None
     return owner, frame.f_code.co_name, frame.f_lineno - frame.f_code.co_firstlineno
+
+
+def _is_between(filename: str) -> bool:
+    """Whether code stands between a model and its operation: torch's, ours, run-time checks of annotations."""
+    return filename == __file__ or filename.startswith((_TORCH, _CHECKS)) or "<@beartype" in filename
 
 
 def _has_known(value: Any) -> bool:

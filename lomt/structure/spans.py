@@ -181,8 +181,10 @@ def regroup(spans: Iterable[Span], sizes: Sequence[int]) -> list[Span]:
         spans: Of the dimensions before.
         sizes: Of the dimensions after.
     """
+    if 0 in sizes:
+        return [Span(size, "an empty tensor") for size in sizes]
     waiting = _merge_fixed([factor for span in spans for factor in span.factors])
-    result = []
+    result: list[Span] = []
     for size in sizes:
         taken = _take(waiting, size)
         if taken is None:

@@ -1,7 +1,7 @@
 """Run a network once and note, operation by operation, which channels hang together."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -84,21 +84,39 @@ def record(model: nn.Module, inputs: Inputs) -> tuple[Recording, dict[str, Tenso
         stack.enter_context(_scopes(recording))
         stack.enter_context(SizeWatch(recording))
         stack.enter_context(_Watch(recording))
-        outputs = named_outputs(run_model(model, inputs))
+        outputs = _outputs(model, inputs)
     if not outputs:
         raise TraceError(
             "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
         )
+    recording.unify_ties()
     for name, tensor in outputs.items():
         for span in recording.value(tensor).spans:
             span.fix(f"output `{name}` of the network")
     return recording, outputs
 
 
+def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
+    try:
+        return named_outputs(run_model(model, inputs))
+    except Exception as error:  # the model's own code runs: anything may be raised
+        tensors = list(inputs.values()) if isinstance(inputs, Mapping) else tensors_in(inputs)
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        text = str(error).strip().splitlines()
+        raise TraceError(
+            f"Expected the model to run on example inputs of shape {shapes}, but it raised "
+            f"{type(error).__name__}: {text[0] if text else ''}"
+        ) from error
+
+
 class _Watch(TorchDispatchMode):
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self._recording = recording
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler on the first operation, which takes seconds
 
     def __torch_dispatch__(
         self,
@@ -151,7 +169,7 @@ def _scopes(recording: Recording) -> Iterator[None]:
     def leave(module: nn.Module, _: Any, __: Any) -> None:
         recording.scope.pop()
 
-    hooks: list[Callable[..., Any]] = [
+    hooks = [
         module_hooks.register_module_forward_pre_hook(enter),
         module_hooks.register_module_forward_hook(leave, always_call=True),
     ]
@@ -159,7 +177,7 @@ def _scopes(recording: Recording) -> Iterator[None]:
         yield
     finally:
         for hook in hooks:
-            hook.remove()  # type: ignore[attr-defined]
+            hook.remove()
 
 
 def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,14 +1,17 @@
 """One training loop for every stage."""
 
+from lomt.training.distillation import Distillation
 from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.group_lasso_path import GroupLassoPath
 from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
+from lomt.training.recalibrate import recalibrate_batch_norm
 from lomt.training.trainer import Trainer
 
 __all__ = [
+    "Distillation",
     "Evaluation",
     "GroupLassoPath",
     "Loader",
@@ -21,4 +24,5 @@ __all__ = [
     "TrainingOptions",
     "evaluate",
     "make_accelerator",
+    "recalibrate_batch_norm",
 ]

@@ -24,6 +24,7 @@ from lomt.training.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
+from lomt.training.distillation import Distillation
 from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.history import History
@@ -54,6 +55,9 @@ class Trainer:
         weights: The recipe's weight by task; 1 where absent.
         validation: Batches for the validation loss after every epoch.
         regularizer: Applied with every optimizer step.
+        distillation: A teacher whose losses are added to the tasks' own, in the records of training as well.
+        optimizer_state: What an optimizer of these parameters has gathered, as :attr:`optimizer_state` returns it;
+            a checkpoint goes before it.
         checkpoint: File of the resumable state.
         history: File of the epoch records.
         accelerator: Device, precision and processes; made from the options without it.
@@ -78,6 +82,8 @@ class Trainer:
         weights: Mapping[str, float] | None = None,
         validation: Loader | None = None,
         regularizer: Regularizer | None = None,
+        distillation: Distillation | None = None,
+        optimizer_state: Mapping[str, Tensor] | None = None,
         checkpoint: Path | None = None,
         history: Path | None = None,
         accelerator: Accelerator | None = None,
@@ -86,6 +92,7 @@ class Trainer:
         self._tasks, self._loader, self._options = dict(tasks), loader, options
         self._targets = {name: (targets or {}).get(name, name) for name in tasks}
         self._validation, self._regularizer, self._checkpoint = validation, regularizer, checkpoint
+        self._distillation, self._first_state = distillation, optimizer_state
         self._engine = accelerator or make_accelerator(options.precision)
         self._progress = progress or SilentProgress()
         self._history = History(
@@ -154,6 +161,11 @@ class Trainer:
         return predictions
 
     @property
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer has gathered, as tensors named ``model.<parameter>.<entry>``."""
+        return optimizer_tensors(self._optimizer, self._names)
+
+    @property
     def _steps_per_epoch(self) -> int:
         return -(-self._loader.batches_per_epoch // self._options.accumulation_steps)
 
@@ -202,14 +214,25 @@ class Trainer:
         return losses
 
     def _counts(self, batch: Batch) -> Tensor:
-        return torch.stack([t.loss.count(batch[self._targets[n]]).double() for n, t in self._tasks.items()])
+        targets = {name: batch[target] for name, target in self._targets.items()}
+        counts = torch.stack([task.loss.count(targets[name]).double() for name, task in self._tasks.items()])
+        if self._distillation is None:
+            return counts
+        return torch.cat([counts, self._distillation.counts(self._tasks, targets)])
 
     def _forward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
-        predictions = self._wrapped(self._prepared(batch["image"]))
-        return {
-            name: task.loss(predictions[name].float(), batch[self._targets[name]]) / count.float()
-            for (name, task), count in zip(self._tasks.items(), counts, strict=True)
+        images = self._prepared(batch["image"])
+        targets = {name: batch[target] for name, target in self._targets.items()}
+        predictions = self._wrapped(images)
+        own, further = counts[: len(self._tasks)], counts[len(self._tasks) :]
+        losses = {
+            name: task.loss(predictions[name].float(), targets[name]) / count.float()
+            for (name, task), count in zip(self._tasks.items(), own, strict=True)
         }
+        if self._distillation is not None:
+            taught = self._distillation.sums(self._tasks, images, predictions, targets) / further.float()
+            losses = {name: losses[name] + more for name, more in zip(losses, taught, strict=True)}
+        return losses
 
     def _prepared(self, images: Tensor) -> Tensor:
         images = (images.to(self._engine.device) - self._mean) / self._std
@@ -327,6 +350,7 @@ class Trainer:
         state = load_checkpoint(self._checkpoint) if self._checkpoint is not None else None
         if state is None:
             self._history.rewind(0)
+            restore_optimizer(self._optimizer, self._names, self._first_state or {})
             return
         facts = state.facts
         self._model.load_state_dict(state.part("model"))

@@ -94,7 +94,8 @@ def test_run_takes_settings_directory_and_stages(call, pipeline):
     assert (directory, first, last) == ("here", "locate", "export")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+# `lomt prune` takes a model of any origin; the stage runs by `lomt run RECIPE --from prune --until prune`.
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "prune"])
 def test_every_stage_is_a_verb(call, pipeline, stage):
     status, out, _ = call(stage, "rooms_demo", "--set", "seed=4", "--out", "here")
     ((recipe, directory, first, last, choices),) = pipeline.calls

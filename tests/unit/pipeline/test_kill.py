@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 def command(out):
     changes = ("train.checkpoint_s=0.001", "train.epochs=4", "locate.train.epochs=2", "data.counts.train=64")
+    changes += ("prune.macs=0.6", "prune.rounds=2", "prune.importance=taylor")
     options = [option for change in changes for option in ("--set", change)]
     return [sys.executable, "-m", "lomt.cli", "run", str(RECIPE), "--out", str(out), *options]
 
@@ -49,11 +50,11 @@ def finish(out):
 @pytest.mark.slow
 def test_killed_in_each_stage_ends_the_same(tmp_path):
     finish(tmp_path / "whole")
-    for stage in ("train", "locate", "rewire", "export", "bench"):
+    for stage in ("train", "locate", "rewire", "prune", "export", "bench"):
         kill_in(stage, tmp_path / "killed")
     finish(tmp_path / "killed")
 
-    for folder in ("dense", "rewired"):
+    for folder in ("dense", "rewired", "pruned"):
         expected, found = (
             load_file(tmp_path / n / folder / "model.safetensors") for n in ("whole", "killed")
         )

@@ -88,6 +88,25 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             ["rewire.branch_points={depth: layer1}"],
             "`rewire.branch_points`: expected a layer for every task, but there is none for edges.",
         ),
+        (["prune={}"], "`prune`: expected just one of channels, params, macs, but got none."),
+        (
+            ["prune={macs: 0.5, params: 0.5}"],
+            "`prune`: expected just one of channels, params, macs, but got params and macs.",
+        ),
+        (
+            ["prune={macs: 0.5, distill: {weights: {depht: 0}}}"],
+            "`prune.distill.weights.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
+        ),
+        (
+            ["prune={macs: 0.5, train: {batch_size: 1}}"],
+            "`prune.train.batch_size`: expected at least 2, "
+            "because aspp normalises over the batch, but got 1.",
+        ),
+        (
+            [NO_VALIDATION, "prune={macs: 0.5, train: {keep: best}}"],
+            "`prune.train.keep`: best needs validation data, and there is none. "
+            "Give `data.counts.validation` images, or keep last.",
+        ),
     ],
 )
 def test_contradictions(problems_of, overrides, problem):
@@ -107,6 +126,9 @@ def test_contradictions(problems_of, overrides, problem):
         ["model.decoder.kind=linear", "train.batch_size=1"],
         ["device=cpu", "train.precision=bf16"],
         ["device=auto", "train.precision=fp16"],
+        ["prune=null"],
+        ["prune.channels=1"],
+        ["prune={params: 0.3, rounds: 4, distill: {weights: {depth: 0, edges: 2}}}"],
     ],
 )
 def test_what_fits_together_is_accepted(problems_of, overrides):
@@ -127,3 +149,9 @@ def test_contradictions_are_found_beside_wrong_values(problems_of):
         "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 1, but got 2.",
         "`name`: expected text, but got 3.",
     ]
+
+
+@pytest.mark.parametrize("budget", ["channels", "params", "macs"])
+def test_a_budget_that_cannot_be_read_is_not_called_missing_too(problems_of, budget):
+    (problem,) = problems_of(f"prune.{budget}=1.5")
+    assert problem == f"`prune.{budget}`: expected a number of at most 1, but got 1.5."

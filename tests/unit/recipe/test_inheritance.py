@@ -31,12 +31,19 @@ def test_stages_inherit_training_and_tasks_inherit_decoders():
         "train": {"epochs": 5, "optimizer": {"kind": "sgd", "lr": 0.01}},
     }
     assert resolved["rewire"] == {"train": {"epochs": 5, "optimizer": {"kind": "sgd", "lr": 0.1}}}
+    assert "prune" not in resolved
     decoders = {name: task["decoder"] for name, task in resolved["tasks"].items()}
     assert decoders == {
         "depth": {"kind": "aspp", "width": 32},
         "edges": {"kind": "linear", "width": 32},
         "scene": {"kind": "classifier", "width": 32, "dropout": 0.2},
     }
+
+
+def test_a_stage_that_may_be_absent_inherits_where_it_is_there():
+    raw = {"train": {"epochs": 5, "batch_size": 4}, "prune": {"macs": 0.5, "train": {"epochs": 1}}}
+    assert resolve(raw)["prune"] == {"macs": 0.5, "train": {"epochs": 1, "batch_size": 4}}
+    assert "prune" not in resolve({**raw, "prune": None})
 
 
 def test_resolving_twice_changes_nothing():
@@ -65,6 +72,7 @@ def test_what_is_malformed_is_left_for_validation(raw):
 def test_sources_of_inherited_keys():
     assert source_of(("locate", "train", "optimizer", "lr")) == ("train", "optimizer", "lr")
     assert source_of(("rewire", "train")) == ("train",)
+    assert source_of(("prune", "train", "epochs")) == ("train", "epochs")
     assert source_of(("tasks", "depth", "decoder", "width")) == ("model", "decoder", "width")
     assert source_of(("train", "epochs")) is None
     assert source_of(("tasks", "depth")) is None

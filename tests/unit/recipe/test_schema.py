@@ -23,6 +23,7 @@ def test_inheriting_blocks_need_no_key_and_promise_no_default():
     schema = recipe_schema()
     assert _properties(schema, "LocateSettings")["train"]["$ref"] == "#/$defs/PartialTrainSettings"
     assert _properties(schema, "RewireSettings")["train"]["$ref"] == "#/$defs/PartialTrainSettings"
+    assert _properties(schema, "PruneSettings")["train"]["$ref"] == "#/$defs/PartialTrainSettings"
     assert _properties(schema, "TaskSettings")["decoder"]["$ref"] == "#/$defs/PartialDecoderSettings"
     partial = schema["$defs"]["PartialTrainSettings"]
     assert "required" not in partial

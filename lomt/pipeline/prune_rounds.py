@@ -1,0 +1,241 @@
+"""Cut and train in rounds: every round begins from files and ends in files, so that a killed run goes on the same."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from lomt.models.factory import factory_candidates
+from lomt.pipeline.context import Context
+from lomt.pipeline.parts import training_options
+from lomt.pipeline.run_directory import StageFolder
+from lomt.pruning.importance import make_importance
+from lomt.pruning.interfaces import Importance
+from lomt.pruning.optimizer_state import carry_optimizer
+from lomt.pruning.origin import Origin, origin_of, set_origin
+from lomt.pruning.plan import PruningPlan
+from lomt.pruning.prune import PruneResult, prune
+from lomt.pruning.ranking import BudgetError
+from lomt.pruning.storage import load, save
+from lomt.recipe.prune_settings import BUDGETS, PruneSettings
+from lomt.training import Distillation, recalibrate_batch_norm
+from lomt.training.checkpoint import (
+    TrainingState,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+__all__ = ["Rounds", "budget_of", "share_kept"]
+
+_MODEL = "structure.json"  # written last: with it a saved model is whole
+_OPTIMIZER = "optimizer.checkpoint"
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of one prune stage.
+
+    Each has a folder ``round_<number>`` with the model as it was cut in ``cut/``, then the trained one.
+
+    Args:
+        context: Of the run.
+        settings: The recipe's block.
+        folder: Of the stage.
+    """
+
+    context: Context
+    settings: PruneSettings
+    folder: StageFolder
+
+    @property
+    def target(self) -> Path:
+        """The folder of the network that is cut."""
+        return self.context.directory.path / self.settings.target
+
+    def run(self) -> tuple[nn.Module, tuple[PruningPlan, ...]]:
+        """Do the rounds that have not been done; return the last one's model and every round's plan."""
+        for number in range(1, self.settings.rounds + 1):
+            _wait()
+            is_done = (self._place(number) / _MODEL).exists()
+            _wait()
+            if not is_done:
+                self._cut_once(number)
+                self._train(number)
+        _wait()
+        model = load(self._place(self.settings.rounds))
+        return model, origin_of(model).plans
+
+    def history(self) -> Iterator[dict[str, Any]]:
+        """Yield the epoch records of all rounds, each with the round's number."""
+        for number in range(1, self.settings.rounds + 1):
+            for line in (self._place(number) / "history.jsonl").read_text(encoding="utf-8").splitlines():
+                yield {"round": number, **json.loads(line)}
+
+    def clear(self) -> None:
+        """Delete the rounds' folders."""
+        for number in range(1, self.settings.rounds + 1):
+            shutil.rmtree(self._place(number), ignore_errors=True)
+
+    def _place(self, number: int) -> Path:
+        return self.folder.path / f"round_{number}"
+
+    def _before(self, number: int) -> nn.Module:
+        """Return the model that a round cuts."""
+        if number > 1:
+            return load(self._place(number - 1))
+        model = load(self.target)
+        (factory,) = factory_candidates(model)
+        set_origin(model, Origin(factory))
+        return model
+
+    def _cut_once(self, number: int) -> None:
+        """Let one process cut: all have to go on with the same model."""
+        cut = self._place(number) / "cut"
+        if self.context.is_writer and not (cut / _MODEL).exists():
+            self._cut(number, cut)
+        _wait()
+
+    def _cut(self, number: int, cut: Path) -> None:
+        settings, context = self.settings, self.context
+        name, target = budget_of(settings)
+        wanted = target ** (number / settings.rounds)
+        context.progress.message(
+            f"prune: round {number} of {settings.rounds}, {settings.target} network to {wanted:.1%} of its {name}"
+        )
+        torch.manual_seed(context.recipe.seed)
+        model = self._before(number).to(context.accelerator(settings.train).device)
+        share = min(1.0, wanted / share_kept(origin_of(model).plans, name))
+        try:
+            result = self._pruned(model, {name: share})
+        except BudgetError as error:
+            raise BudgetError(f"Round {number} of {settings.rounds} of stage prune: {error}") from error
+        if settings.recalibrate_batches:
+            recalibrate_batch_norm(result.model, self._images(settings.recalibrate_batches))
+        if number > 1:
+            state = self._carried(number - 1, model, result.model, result.plan)
+            save_checkpoint(cut / _OPTIMIZER, TrainingState(state))
+        save(result.model, cut)
+
+    def _pruned(self, model: nn.Module, budget: Mapping[str, float]) -> PruneResult:
+        settings = self.settings
+        device = next(model.parameters()).device
+        return prune(
+            model,
+            next(self._images(1))[:1].to(device),
+            importance=self._importance(device),
+            divisor=settings.divisor,
+            ranking=settings.ranking,
+            minimum=settings.minimum,
+            protect=settings.protect,
+            channels=budget.get("channels"),
+            params=budget.get("params"),
+            macs=budget.get("macs"),
+        )
+
+    def _train(self, number: int) -> None:
+        settings, context, place = self.settings, self.context, self._place(number)
+        model = load(place / "cut")
+        torch.manual_seed(context.recipe.seed + number - 1)
+        state = load_checkpoint(place / "cut" / _OPTIMIZER)
+        trainer = context.trainer(
+            model,
+            context.parts.tasks,
+            settings.train,
+            place,
+            seed=context.recipe.seed + number - 1,
+            distillation=self._distillation(),
+            optimizer_state=None if state is None else state.tensors,
+        )
+        trainer.fit()
+        if context.is_writer:
+            save_checkpoint(place / _OPTIMIZER, TrainingState(trainer.optimizer_state))
+            save(model, place)
+
+    def _distillation(self) -> Distillation | None:
+        chosen = self.settings.distill
+        if chosen is None:
+            return None
+        teacher = load(self.target).to(self.context.accelerator(self.settings.train).device)
+        teacher.requires_grad_(False)
+        weights = {**dict.fromkeys(self.context.recipe.tasks, chosen.weight), **chosen.weights}
+        return Distillation(teacher, weights, chosen.temperature)
+
+    def _carried(
+        self, number: int, model: nn.Module, smaller: nn.Module, plan: PruningPlan
+    ) -> dict[str, Tensor]:
+        """Return what the optimizer of an earlier round's model has gathered, for the smaller model."""
+        state = load_checkpoint(self._place(number) / _OPTIMIZER)
+        assert state is not None, "written before the model"
+        optimizer = training_options(self.settings.train, 0).optimizer.build(model, [])
+        restore_optimizer(optimizer, _named(model), state.tensors)
+        return optimizer_tensors(carry_optimizer(optimizer, model, smaller, plan), _named(smaller))
+
+    def _importance(self, device: torch.device) -> Importance:
+        # The shares of `task_weighted` know nothing of a loss's scale.
+        more = {"weights": self.context.parts.weights} if self.settings.importance == "task_weighted" else {}
+        losses: Callable[[nn.Module], Iterator[dict[str, Tensor]]] = partial(self._losses, device)
+        return make_importance(self.settings.importance, losses, **more)
+
+    def _losses(self, device: torch.device, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        parts = self.context.parts
+        for batch in self._batches(self.settings.loss_batches):
+            predictions = model(parts.prepared(batch["image"]).to(device))
+            losses = {}
+            for name, task in parts.tasks.items():
+                target = batch[parts.targets[name]].to(device)
+                mean = task.loss(predictions[name], target) / task.loss.count(target).clamp(min=1)
+                losses[name] = parts.weights[name] * mean
+            yield losses
+
+    def _images(self, count: int) -> Iterator[Tensor]:
+        for batch in self._batches(count):
+            yield self.context.parts.prepared(batch["image"])
+
+    def _batches(self, count: int) -> Iterator[Mapping[str, Tensor]]:
+        return islice(self.context.parts.loader("train", self.settings.train).epoch(0), count)
+
+
+def budget_of(settings: PruneSettings) -> tuple[str, float]:
+    """Return the budget's name and the share of the network to be cut that may be kept."""
+    ((name, share),) = ((n, s) for n in BUDGETS if (s := getattr(settings, n)) is not None)
+    return name, share
+
+
+def share_kept(plans: tuple[PruningPlan, ...], budget: str) -> float:
+    """Return the share of the first network that several cuts in a row have left.
+
+    Args:
+        plans: In order.
+        budget: One of `channels`, `params` and `macs`.
+    """
+    share = 1.0
+    for plan in plans:
+        before, after = _counted(plan, budget)
+        share *= after / before
+    return share
+
+
+def _counted(plan: PruningPlan, budget: str) -> tuple[int, int]:
+    if budget != "channels":
+        return getattr(plan, f"{budget}_before"), getattr(plan, f"{budget}_after")
+    prunable = {name: count for name, count in plan.counts.items() if name not in plan.protected}
+    kept = sum(len(plan.keep[name]) if name in plan.keep else count for name, count in prunable.items())
+    return sum(prunable.values()), kept
+
+
+def _named(model: nn.Module) -> dict[Tensor, str]:
+    return {parameter: f"model.{name}" for name, parameter in model.named_parameters()}
+
+
+def _wait() -> None:
+    PartialState().wait_for_everyone()

@@ -1,0 +1,74 @@
+"""The keys of the prune stage: how much goes, which channels, and what follows the cut."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lomt.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Settings
+from lomt.recipe.train_settings import TrainSettings
+
+__all__ = ["BUDGETS", "DistillSettings", "PruneSettings"]
+
+BUDGETS = ("channels", "params", "macs")
+"""Keys of which just one is given."""
+
+Budget = Annotated[float, Field(gt=0, le=1)]
+
+
+class DistillSettings(Settings):
+    """The network before the cut as a teacher, beside the labels."""
+
+    weight: Positive = Field(
+        default=1.0, description="Factor of the distillation beside each task's own loss."
+    )
+    weights: dict[str, NonNegative] = Field(
+        default={}, description="Factor by task, where it differs; 0 leaves the task to its labels."
+    )
+    temperature: Positive = Field(
+        default=2.0,
+        description="Softens class probabilities (segmentation, classification, multilabel, edges).",
+    )
+
+
+class PruneSettings(Settings):
+    """Fewer channels, down to a budget, in one or more rounds of cutting and training."""
+
+    target: Literal["rewired", "dense"] = Field(
+        default="rewired", description="Network that is cut; its stage has to have run."
+    )
+    channels: Budget | None = Field(default=None, description="Largest share of prunable channels to keep.")
+    params: Budget | None = Field(default=None, description="Largest share of parameters to keep.")
+    macs: Budget | None = Field(default=None, description="Largest share of multiply-accumulates to keep.")
+    importance: Literal[
+        "magnitude", "batchnorm", "taylor", "random", "task_union", "task_share", "task_weighted"
+    ] = Field(
+        default="magnitude",
+        description="Which channels matter; `taylor` and the `task_` ones read gradients of the tasks' losses.",
+    )
+    loss_batches: PositiveInt = Field(
+        default=8, description="Training batches whose gradients the importance reads."
+    )
+    divisor: PositiveInt = Field(default=8, description="Widths after the cut are multiples of it.")
+    ranking: Literal["global", "component", "layer"] = Field(
+        default="global",
+        description="Channels compete in the whole network, within the shared part and each decoder, or within "
+        "each layer.",
+    )
+    minimum: Fraction = Field(
+        default=0.1, description="Least share of each layer's channels that a round leaves."
+    )
+    protect: list[str] = Field(
+        default=[], description="Layers, by dotted path or pattern, whose own channels stay."
+    )
+    rounds: PositiveInt = Field(
+        default=1, description="Rounds of cutting and training; each keeps the same share of what it finds."
+    )
+    recalibrate_batches: int = Field(
+        default=16,
+        ge=0,
+        description="Training batches that renew batch norm statistics after a cut; 0 for none.",
+    )
+    distill: DistillSettings | None = Field(
+        default=None, description="Learn from the network before the cut as well; null for labels alone."
+    )
+    train: TrainSettings = Field(description="What differs from `train`; `epochs` are those of one round.")
