@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from lomt._version import __version__
 
 if TYPE_CHECKING:
-    from lomt.pruning.prune import prune
+    from lomt.compress.prune import prune
     from lomt.pruning.storage import load, save
 
 __all__ = ["__version__", "load", "prune", "save"]
 
-_PLACES = {"prune": "lomt.pruning.prune", "load": "lomt.pruning.storage", "save": "lomt.pruning.storage"}
+_PLACES = {"prune": "lomt.compress.prune", "load": "lomt.pruning.storage", "save": "lomt.pruning.storage"}
 """Imported when first used: they need torch, and `import lomt` shall not."""
 
 

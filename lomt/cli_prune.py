@@ -133,8 +133,8 @@ def prune_model(
     step = _parse_divisor(divisor)
     directory = None if dry_run else _check_out(out)
     model, examples = _open(factory, inputs, weights, keywords, verbose)
+    from lomt.compress.prune import prune
     from lomt.pruning.importance import USES_LOSSES
-    from lomt.pruning.prune import prune
     from lomt.pruning.task_importance import SquaredOutputs
 
     settings: dict[str, Any] = {

@@ -23,8 +23,11 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     Raises:
         ArtifactError: The plan was made for another model.
     """
-    smaller = copy_model(model)
+    smaller = copy_model(model, share_parameters=True)
     shrink_in_place(smaller, plan)
+    given = {id(own) for own in model.parameters()}
+    shared = (own for own in smaller.parameters() if id(own) in given)
+    put_tensors(smaller, {id(own): like(own, own.detach().clone()) for own in shared})
     return smaller
 
 
@@ -85,16 +88,17 @@ def freed_sizes(model: nn.Module, resolved: Resolved) -> tuple[Replacement, ...]
 
 def _free(model: nn.Module, own: Replacement) -> None:
     try:
-        calls = [
-            FreeSize(*(None if number is None else int(number) for number in call))
-            for call in own.options["calls"]
-        ]
+        calls = [_free_size(*call) for call in own.options["calls"]]
         function, checksum = str(own.options["function"]), str(own.options["source"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"Expected a plan that says which sizes of `{own.module}` to leave free, but got {dict(own.options)}."
         ) from error
     free_sizes(_module(model, own.module), function, calls, checksum)
+
+
+def _free_size(line: Any, dim: Any, count: Any, size: Any = None) -> FreeSize:
+    return FreeSize(int(line), int(dim), int(count), None if size is None else int(size))
 
 
 def slice_tensors(model: nn.Module, kept: Mapping[str, Mapping[int, Tensor]]) -> None:
@@ -156,7 +160,7 @@ def _set_size(model: nn.Module, path: str, attribute: str, index: int | None, va
         setattr(module, attribute, value)
     else:
         entries[index] = value
-        setattr(module, attribute, type(old)(entries))
+        setattr(module, attribute, tuple(entries) if isinstance(old, tuple) else entries)
 
 
 def _sliced(name: str, old: Tensor, dims: Mapping[int, Tensor]) -> Tensor:

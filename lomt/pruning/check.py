@@ -96,11 +96,12 @@ def _problem(
     seed: int,
     tolerance: float,
 ) -> Problem | None:
-    expected, counts, alive = _masked(model, inputs, structure, keep, _alive(model, seed))
-    if not all(bool(torch.isfinite(value).all()) for value in expected.values()):
-        expected, counts, alive = _masked(model, inputs, structure, keep, {})
     smaller = _eval(copy_model(model, share_parameters=True))
-    put_tensors(smaller, alive)
+    put_tensors(smaller, _alive(model, seed))
+    expected, counts = _masked(smaller, inputs, structure, keep)
+    if not all(bool(torch.isfinite(value).all()) for value in expected.values()):
+        smaller = _eval(copy_model(model, share_parameters=True))
+        expected, counts = _masked(smaller, inputs, structure, keep)
     names = {module: name for name, module in smaller.named_modules()}
     try:
         shrink(smaller, structure.resolve(keep))
@@ -125,26 +126,27 @@ def _doubled(inputs: Inputs) -> Inputs:
 
 
 def _masked(
-    model: nn.Module,
-    inputs: Inputs,
-    structure: Structure,
-    keep: Mapping[str, Tensor],
-    alive: dict[int, Tensor],
-) -> tuple[dict[str, Tensor], list[float], dict[int, Tensor]]:
-    """Run the model with all slices that are to go at zero; returns outputs and the counts of statistics."""
-    masked = _eval(copy_model(model, share_parameters=True))
-    put_tensors(masked, alive)
-    tensors = named_tensors(masked)
+    model: nn.Module, inputs: Inputs, structure: Structure, keep: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Run the model with all slices that are to go at zero; it is left as it is.
+
+    Returns:
+        The outputs, and what statistics were taken over.
+    """
+    tensors = named_tensors(model)
     zeroed: dict[str, Tensor] = {}
     for name, mask in keep.items():
         for own in structure.by_name[name].slices:
             places = ((own.owner >= 0) & ~mask[own.owner.clamp(min=0)]).nonzero().flatten()
-            if len(places):
-                tensor = zeroed.setdefault(own.tensor, tensors[own.tensor].detach().clone())
-                tensor.index_fill_(own.dim, places.to(tensor.device), 0)
-    put_tensors(masked, {id(tensors[name]): like(tensors[name], value) for name, value in zeroed.items()})
+            if own.tensor not in zeroed:
+                zeroed[own.tensor] = like(tensors[own.tensor], tensors[own.tensor].detach().clone())
+            zeroed[own.tensor].data.index_fill_(own.dim, places.to(tensors[own.tensor].device), 0)
+    put_tensors(model, {id(tensors[name]): value for name, value in zeroed.items()})
     counting = FixedCounts()
-    return _run(masked, inputs, counting), counting.counts, alive
+    outputs = _run(model, inputs, counting)
+    put_tensors(model, {id(value): tensors[name] for name, value in zeroed.items()})
+    _eval(model)  # drops what was cached meanwhile
+    return outputs, counting.counts
 
 
 def _alive(model: nn.Module, seed: int) -> dict[int, Tensor]:

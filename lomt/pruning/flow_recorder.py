@@ -76,6 +76,10 @@ class _Recorder(TorchDispatchMode):
             known = self._cells[tensor] = _Cell()
         return known
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch loads its compiler on the first operation, which takes seconds
+
     def __torch_dispatch__(
         self,
         func: Any,

@@ -9,7 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt.errors import UnknownNameError
-from lomt.pruning.channel_sums import ScoreError, float_tensors, sum_by_channel, to_float
+from lomt.pruning.channel_sums import (
+    ScoreError,
+    float_tensors,
+    square_sum_by_position,
+    sum_by_channel,
+    to_float,
+)
 from lomt.pruning.interfaces import Importance, Prunable
 from lomt.pruning.saliency import Losses, gradient_saliency, total_loss
 from lomt.pruning.task_importance import TaskTaylor
@@ -219,16 +225,10 @@ def _root_mean_square(coupled: CoupledChannels, tensors: Mapping[str, Tensor]) -
         if part.role in roles:
             tensor = tensors[part.tensor]
             place = (part.tensor, part.dim)
-            squares[place] = _norms(tensor, part.dim).square()
+            squares[place] = square_sum_by_position(to_float(tensor), part.dim)
             sizes[place] = torch.full_like(squares[place], tensor.numel() / len(part.owner))
     count = sum_by_channel(coupled, sizes, roles).clamp(min=1)
     return (sum_by_channel(coupled, squares, roles) / count).sqrt()
-
-
-def _norms(tensor: Tensor, dim: int) -> Tensor:
-    others = [other for other in range(tensor.ndim) if other != dim]
-    values = to_float(tensor)
-    return (torch.linalg.vector_norm(values, dim=others) if others else values.abs()).cpu().double()
 
 
 def _mean_scale(coupled: CoupledChannels, model: nn.Module, tensors: Mapping[str, Tensor]) -> Tensor | None:

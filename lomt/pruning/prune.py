@@ -21,6 +21,7 @@ from lomt.pruning.ranking import Divisor
 from lomt.pruning.saliency import Losses
 from lomt.pruning.zero_channels import unread_channels
 from lomt.structure import (
+    CoupledChannels,
     Inputs,
     Structure,
     copy_model,
@@ -123,7 +124,7 @@ def prune(
             divisor=divisor,
             ranking=ranking,
             minimum=minimum,
-            **_rescaled(given, structure, whole),
+            **_rescaled(given, structure, whole),  # type: ignore[arg-type]
         )
 
     if given:
@@ -221,13 +222,23 @@ class _Stages:
         self._model = apply_plan(self._model, plan)
         change = _output_change(self._structure.example_outputs, self._model, self._inputs)
         if kind == "exact" and max(change.values(), default=0.0) > _EXACT:
-            raise AssertionError(f"an exact removal changed the outputs: {change}")
+            raise PruneError(
+                "Expected removal of what nobody reads to leave the outputs as they are, but their relative change is "
+                f"{change}. Prune with exact=False, and report the model."
+            )
         removed = {name: plan.counts[name] - len(kept) for name, kept in plan.keep.items()}
         self._plans.append(replace(plan, steps=(Step(kind, what, change, removed),)))
 
     def _trace_again(self) -> None:
-        reasons, freed = _reasons(self._structure), self._structure.freed
-        self._structure = trace_structure(self._model, self._inputs).protecting(reasons).freeing(freed)
+        before = self._structure
+        after = trace_structure(self._model, self._inputs)
+        reasons = {
+            own.name: old.protected
+            for own in after.coupled
+            for old in _counterparts(own, before)
+            if old.protected is not None
+        }
+        self._structure = after.protecting(reasons).freeing(before.freed)
         self._layer_macs = self._structure.layer_macs()
 
 
@@ -235,16 +246,18 @@ def _proven(
     model: nn.Module, inputs: Inputs, structure: Structure, choose: Choose
 ) -> tuple[Structure, Mapping[str, Tensor]]:
     """Choose channels, try the cut, set aside what fails, and choose again."""
+    text = ""
     for _ in range(_ROUNDS):
         keep = choose(structure, model)
         found = problem(model, inputs, structure, keep) if keep else None
         if found is None:
             return structure, keep
+        text = found.text
         proven = prove(model, inputs, structure)
         if proven is structure:  # halves pass and this cut does not: these widths are what it does not bear
             proven = structure.protecting(_one_by_one(model, inputs, structure, keep, found.text))
         structure = proven
-    raise PruneError(f"Expected a cut that the model bears, but after {_ROUNDS} attempts it {found.text}.")
+    raise PruneError(f"Expected a cut that the model bears, but after {_ROUNDS} attempts it {text}.")
 
 
 def _one_by_one(
@@ -258,14 +271,40 @@ def _reasons(structure: Structure) -> dict[str, str]:
     return {own.name: own.protected for own in structure.coupled if own.protected is not None}
 
 
+def _counterparts(own: CoupledChannels, structure: Structure) -> list[CoupledChannels]:
+    """The coupled channels of another trace that lie in the same dimensions of the same tensors.
+
+    Names tell them apart where several do: heads and their widths lie in the same weights.
+    """
+    place = _place(own)
+    found = [other for other in structure.coupled if _place(other) == place]
+    named = [other for other in found if other.name == own.name and len(found) > 1]
+    return named or found
+
+
+def _place(own: CoupledChannels) -> frozenset[tuple[str, int]]:
+    return frozenset((slices.tensor, slices.dim) for slices in own.slices)
+
+
 def _rescaled(given: Mapping[str, float], now: Structure, whole: Structure) -> dict[str, float]:
-    """Express fractions of the given model as fractions of what exact removal left."""
+    """Express fractions of the given model as fractions of what exact removal left.
+
+    Channels that were set aside since count for neither: they are not prunable.
+    """
+    set_aside = {
+        old.name: own.protected
+        for own in now.coupled
+        if own.protected is not None
+        for old in _counterparts(own, whole)
+    }
     scales: Mapping[str, Callable[[Structure], int]] = {
         "channels": lambda own: count_channels(own, {}),
         "params": lambda own: own.params(),
         "macs": lambda own: own.macs(),
     }
-    return {name: min(1.0, value * scales[name](whole) / scales[name](now)) for name, value in given.items()}
+    whole = whole.protecting(set_aside)
+    shares = {name: scales[name](whole) / max(scales[name](now), 1) for name in given}
+    return {name: min(1.0, value * shares[name]) for name, value in given.items()}
 
 
 def _plan(
@@ -337,11 +376,17 @@ def _check_model(model: nn.Module, inputs: Inputs) -> None:
             "Unfreeze what may be pruned: model.requires_grad_(True)."
         )
     for name, tensor in named_tensors(model).items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise PruneError(
                 f"Expected finite weights, but `{name}` holds values that are infinite or not a number."
             )
     _check_inputs(model, inputs)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # The sum tells in one pass, unless it overflows.
+    values = tensor.detach()
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def _check_inputs(model: nn.Module, inputs: Inputs) -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -47,9 +48,16 @@ class RankedLayer:
 
     def mask(self, removed_blocks: int) -> Bool[Tensor, " channels"]:
         """Return which channels are kept after the removal of so many blocks."""
-        keep = torch.ones(len(self.order), dtype=torch.bool)
-        keep[self.order[: len(self.order) - self.widths[removed_blocks]]] = False
-        return keep
+        if removed_blocks not in self._masks:
+            keep = torch.ones(len(self.order), dtype=torch.bool)
+            keep[self.order[: len(self.order) - self.widths[removed_blocks]]] = False
+            self._masks[removed_blocks] = keep
+        return self._masks[removed_blocks]
+
+    @cached_property
+    def _masks(self) -> dict[int, Tensor]:
+        """Masks that were asked for: the search for a budget asks for the same ones many times."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -155,8 +163,8 @@ def _widths(coupled: CoupledChannels, divisor: Divisor) -> list[int]:
 
 def _block_means(score: Tensor, layer: RankedLayer) -> list[float]:
     ends = [len(layer.order) - width for width in layer.widths]
-    ordered = score[layer.order]
-    return [float(ordered[start:end].mean()) for start, end in pairwise(ends)]
+    ordered = score[layer.order].tolist()
+    return [sum(ordered[start:end]) / (end - start) for start, end in pairwise(ends)]
 
 
 def _merge(layers: list[RankedLayer], groups: list[str], blocks: list[list[float]]) -> tuple[int, ...]:

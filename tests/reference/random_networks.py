@@ -164,7 +164,7 @@ class RandomNetwork(nn.Module):
 
     def _run(self, name, step, maps):
         own, other = self._pick(maps, step.first), self._pick(maps, step.second)
-        layer = self.layers[name] if name in self.layers else None
+        layer = self.layers[name] if name in self.layers else None  # noqa: SIM401
         kind = step.kind
         if kind == "residual":
             maps.append(other + layer(own))

@@ -95,12 +95,14 @@ def operation_name(function: Any) -> str:
 
 
 def fix(values: Sequence[Value], reason: str) -> None:
+    """Keep all channels of the operands."""
     for value in values:
         for span in value.spans:
             span.fix(reason)
 
 
 def unknown(call: Call) -> None:
+    """Keep all channels that an operation without a rule touches."""
     reason = f"aten.{call.name} in {call.recording.where} is not an operation that lomt knows"
     fix(call.operands, reason)
     call.put_unknown(reason)

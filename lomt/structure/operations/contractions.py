@@ -8,6 +8,7 @@ __all__ = ["attended", "convolved", "linear", "multiplied"]
 
 
 def convolved(call: Call) -> None:
+    """Convolutions of any number of dimensions, grouped or transposed or both."""
     recording = call.recording
     features, weight, bias = call.operand("input"), call.operand("weight"), call.value("bias")
     groups, is_transposed = call.arguments.get("groups", 1), bool(call.arguments.get("transposed"))
@@ -76,6 +77,7 @@ def multiplied(call: Call) -> None:
 
 
 def linear(call: Call) -> None:
+    """The last dimension with that of a weight."""
     features, weight, bias = call.operand("input"), call.operand("weight"), call.value("bias")
     call.recording.contract(features, len(features.spans) - 1, weight, 1)
     if bias is not None:
@@ -84,6 +86,7 @@ def linear(call: Call) -> None:
 
 
 def attended(call: Call) -> None:
+    """Queries with keys, then their softmax with values."""
     recording = call.recording
     query, key, value = (call.operand(name) for name in ("query", "key", "value"))
     for other in (key, value):

@@ -20,6 +20,7 @@ def pooled(call: Call) -> None:
 
 
 def shuffled(call: Call) -> None:
+    """Channels become pixels, or pixels channels, or groups of channels change places."""
     value = call.operand("self")
     spans = list(value.spans)
     channel = len(spans) - 3
@@ -44,6 +45,7 @@ def shuffled(call: Call) -> None:
 
 
 def unfolded(call: Call) -> None:
+    """Windows become channels, the channels slowest."""
     value, result = call.operand("self"), call.results[0]
     channel = len(value.spans) - 3
     for span in value.spans[-2:]:
@@ -54,6 +56,7 @@ def unfolded(call: Call) -> None:
 
 
 def folded(call: Call) -> None:
+    """Channels become windows again."""
     value, result = call.operand("self"), call.results[0]
     channels = result.shape[-3]
     kept, window = regroup([value.spans[-2]], [channels, value.spans[-2].size // channels])
@@ -63,6 +66,7 @@ def folded(call: Call) -> None:
 
 
 def windowed(call: Call) -> None:
+    """Windows become a new last dimension."""
     value, dim = call.operand("self"), call["dimension"]
     value.spans[dim].fix(SPATIAL)
     spans = [*value.spans, Span(call["size"], SPATIAL)]

@@ -25,10 +25,12 @@ __all__ = [
 
 
 def reshaped(call: Call) -> None:
+    """Dimensions are merged and divided in memory order."""
     call.put_value(call.operand("self").group(call.results[0].shape))
 
 
 def permuted(call: Call) -> None:
+    """Dimensions change places."""
     value = call.operand("self")
     count = len(value.spans)
     order = list(range(count))
@@ -49,10 +51,12 @@ def restrided(call: Call) -> None:
 
 
 def expanded(call: Call) -> None:
+    """Dimensions of size one are broadcast."""
     call.put_value(call.recording.align([call.operand("self")], call.results[0].shape))
 
 
 def repeated(call: Call) -> None:
+    """Copies stand behind one another, slower than what they copy."""
     value, counts = call.operand("self"), call["repeats"]
     new = len(counts) - len(value.spans)
     spans = [*(Span(1) for _ in range(new)), *value.spans]
@@ -63,6 +67,7 @@ def repeated(call: Call) -> None:
 
 
 def cut_out(call: Call) -> None:
+    """A run of indices, or every so many."""
     value, dim = call.operand("self"), call["dim"]
     dim %= len(value.spans)
     span, size = value.spans[dim], call.results[0].shape[dim]
@@ -93,6 +98,7 @@ def _strided(span: Span, start: int, step: int) -> Span:
 
 
 def split(call: Call) -> None:
+    """Parts that follow one another."""
     value = call.operand("self")
     dim = call["dim"] % len(value.spans)
     parts = slice_up(value.spans[dim], [result.shape[dim] for result in call.results])
@@ -108,6 +114,7 @@ def split(call: Call) -> None:
 
 
 def picked(call: Call) -> None:
+    """Single indices, whose dimension goes away."""
     value = call.operand("self")
     dim = call["dim"] % len(value.spans)
     value.spans[dim].fix(f"single indices are taken in {call.recording.where}")
@@ -117,6 +124,7 @@ def picked(call: Call) -> None:
 
 
 def unsqueezed(call: Call) -> None:
+    """A new dimension of size one."""
     value = call.operand("self")
     dim = call["dim"] % (len(value.spans) + 1)
     spans, origins = list(value.spans), list(value.origins)
@@ -126,6 +134,7 @@ def unsqueezed(call: Call) -> None:
 
 
 def squeezed(call: Call) -> None:
+    """Dimensions of size one go away."""
     value = call.operand("self")
     asked = call.arguments.get("dim")
     dims = range(len(value.spans)) if asked is None else [asked] if isinstance(asked, int) else asked
@@ -135,6 +144,7 @@ def squeezed(call: Call) -> None:
 
 
 def concatenated(call: Call) -> None:
+    """One behind the other."""
     values = [call.recording.value(tensor) for tensor in call["tensors"]]
     values = [value for value in values if [span.size for span in value.spans] != [0]]
     count = len(values[0].spans)
@@ -152,6 +162,7 @@ def concatenated(call: Call) -> None:
 
 
 def stacked(call: Call) -> None:
+    """Side by side in a new dimension."""
     values = [call.recording.value(tensor) for tensor in call["tensors"]]
     shape = [span.size for span in values[0].spans]
     aligned = call.recording.align(values, shape)
@@ -163,6 +174,7 @@ def stacked(call: Call) -> None:
 
 
 def padded(call: Call) -> None:
+    """Constants before and behind."""
     value = call.operand("self")
     spans = list(value.spans)
     for place in range(len(call["pad"]) // 2):
@@ -179,6 +191,7 @@ def padded(call: Call) -> None:
 
 
 def indexed(call: Call) -> None:
+    """Indices by tensors, which stay as they are."""
     value = call.operand("self")
     indices = call["indices"]
     dims = [dim for dim, index in enumerate(indices) if index is not None]
@@ -197,6 +210,7 @@ def indexed(call: Call) -> None:
 
 
 def looked_up(call: Call) -> None:
+    """Rows of an embedding."""
     weight, index = call.operand("weight"), call.operand("indices")
     weight.spans[0].fix("rows of an embedding")
     if not weight.memory.is_live:
@@ -205,6 +219,7 @@ def looked_up(call: Call) -> None:
 
 
 def selected(call: Call) -> None:
+    """Indices of one dimension by a tensor."""
     value = call.operand("self")
     dim = call["dim"] % len(value.spans)
     value.spans[dim].fix(f"indexing in {call.recording.where}")

@@ -13,6 +13,7 @@ _ADDITIVE = frozenset(
 
 
 def fixed_along(call: Call) -> None:
+    """Along the dimension the number and the order of indices matter."""
     value = call.operand("self")
     count = max(len(value.spans), 1)
     asked = call.arguments.get("dim", call.arguments.get("dims"))
@@ -54,6 +55,7 @@ def reduced(call: Call) -> None:
 
 
 def layer_normed(call: Call) -> None:
+    """Statistics over the last dimensions, which mixes them."""
     recording, value = call.recording, call.operand("input")
     sizes = call["normalized_shape"]
     last = value.spans[len(value.spans) - len(sizes) :]
@@ -69,6 +71,7 @@ def layer_normed(call: Call) -> None:
 
 
 def group_normed(call: Call) -> None:
+    """Statistics over each group's channels, which mixes these but not the groups."""
     recording, value = call.recording, call.operand("input")
     channels, groups = value.spans[1], call.arguments.get("group", call.arguments.get("num_groups"))
     block, own = regroup([channels], [groups, channels.size // groups])
@@ -84,6 +87,7 @@ def group_normed(call: Call) -> None:
 
 
 def batch_normed(call: Call) -> None:
+    """Channels by themselves; over images and positions where statistics are computed now."""
     value = call.operand("input")
     for name in ("weight", "bias", "running_mean", "running_var"):
         if (own := call.value(name)) is not None:

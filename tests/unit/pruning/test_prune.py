@@ -8,7 +8,7 @@ from torch import nn
 from lomt.errors import UnknownNameError
 from lomt.pruning.apply import apply_plan
 from lomt.pruning.plan import PruningPlan
-from lomt.pruning.prune import PruneError, analyse, prune
+from lomt.pruning.prune import PruneError, _check_model, analyse, prune
 from lomt.structure import TraceError, trace_structure
 from tests.reference.pruning_laws import (
     assert_same_function,
@@ -166,7 +166,6 @@ def poisoned():
 
 
 BAD = {
-    "no module": (lambda: 3, {}, TypeError, "Expected `model` to be a torch.nn.Module, but got int."),
     "no parameters": (nn.ReLU, {}, PruneError, "Expected the model to have parameters, but it has none."),
     "all frozen": (
         lambda: two_tasks().requires_grad_(False),
@@ -232,7 +231,7 @@ def test_what_cannot_be_pruned_is_an_error_with_the_way_out(name):
     make, options, kind, message = BAD[name]
     options = {"example_inputs": IMAGES, **options}
     with pytest.raises(kind, match=f"^{re.escape(message)}"):
-        inspect.unwrap(prune)(make(), **options)  # without the checks that tests put around it
+        prune(make(), **options)
 
 
 def test_an_error_leaves_the_model_alone():
@@ -241,3 +240,9 @@ def test_an_error_leaves_the_model_alone():
     with pytest.raises(TraceError):
         prune(model, torch.ones(1, 4, 8, 8, dtype=torch.float64))
     assert_untouched(model, before)
+
+
+def test_what_is_no_module_is_an_error():
+    check = inspect.unwrap(_check_model)  # without the checks of annotations that tests put around it
+    with pytest.raises(TypeError, match=r"^Expected `model` to be a torch.nn.Module, but got int\.$"):
+        check(3, IMAGES)

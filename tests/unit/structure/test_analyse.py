@@ -255,7 +255,7 @@ def assert_random_network_is_pruned_right(program, seed):
     assert_untouched(model, before)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(programs(4), st.integers(0, 1000))
 def test_random_networks_are_pruned_as_if_masked(program, seed):
     assert_random_network_is_pruned_right(program, seed)

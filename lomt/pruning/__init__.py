@@ -1,0 +1,62 @@
+"""Which channels go, and how they are taken out: plans, proofs, importances, budgets, and pruned models on disk."""
+
+from lomt.pruning.apply import apply_plan, shrink_in_place
+from lomt.pruning.budget import choose_channels
+from lomt.pruning.channel_sums import ScoreError
+from lomt.pruning.importance import (
+    IMPORTANCES,
+    USES_LOSSES,
+    BatchNormScale,
+    GroupMagnitude,
+    RandomScores,
+    Taylor,
+    make_importance,
+)
+from lomt.pruning.inspection import Inspection, Part, inspect_structure
+from lomt.pruning.interfaces import Importance, Prunable
+from lomt.pruning.optimizer_state import carry_optimizer
+from lomt.pruning.plan import AttributeChange, ComponentChange, PruningPlan, Replacement, Step
+from lomt.pruning.prune import PruneError, PruneResult, analyse
+from lomt.pruning.ranking import RANKINGS, BudgetError, Divisor
+from lomt.pruning.saliency import Losses
+from lomt.pruning.source import open_model
+from lomt.pruning.storage import load, save
+from lomt.pruning.task_importance import SquaredOutputs, SupervisedLosses, TaskTaylor
+
+__all__ = [
+    "IMPORTANCES",
+    "RANKINGS",
+    "USES_LOSSES",
+    "AttributeChange",
+    "BatchNormScale",
+    "BudgetError",
+    "ComponentChange",
+    "Divisor",
+    "GroupMagnitude",
+    "Importance",
+    "Inspection",
+    "Losses",
+    "Part",
+    "Prunable",
+    "PruneError",
+    "PruneResult",
+    "PruningPlan",
+    "RandomScores",
+    "Replacement",
+    "ScoreError",
+    "SquaredOutputs",
+    "Step",
+    "SupervisedLosses",
+    "TaskTaylor",
+    "Taylor",
+    "analyse",
+    "apply_plan",
+    "carry_optimizer",
+    "choose_channels",
+    "inspect_structure",
+    "load",
+    "make_importance",
+    "open_model",
+    "save",
+    "shrink_in_place",
+]
