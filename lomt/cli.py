@@ -98,7 +98,7 @@ def run_stages(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
     verbose: VerboseOption = 0,
 ) -> None:
-    """Run all stages, or those from --from until --until: train, locate, rewire, export, bench."""
+    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)

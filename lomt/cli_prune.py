@@ -14,6 +14,9 @@ from lomt.errors import LomtError
 
 __all__ = ["InspectGroup", "inspect_model", "prune_model"]
 
+_MOST_LINES = 5
+"""On why removal is lossy, in text."""
+
 FactoryArgument = Annotated[
     str,
     typer.Argument(
@@ -108,6 +111,9 @@ def prune_model(
         str,
         typer.Option("--divisor", metavar="N|auto", help="What widths are multiples of; auto measures it."),
     ] = "8",
+    threads: Annotated[
+        int, typer.Option("--threads", metavar="N", help="Threads of onnxruntime in measurements.")
+    ] = 1,
     ranking: Annotated[
         str,
         typer.Option(
@@ -131,6 +137,8 @@ def prune_model(
     """Make any model smaller: without a budget only what nobody reads goes, which changes no output."""
     budget = _one_budget({"channels": channels, "params": params, "macs": macs, "latency_ms": latency_ms})
     step = _parse_divisor(divisor)
+    if threads < 1:
+        raise LomtError(f"Expected `--threads` to be at least 1, but got {threads}.")
     directory = None if dry_run else _check_out(out)
     model, examples = _open(factory, inputs, weights, keywords, verbose)
     from lomt.compress.prune import prune
@@ -144,6 +152,7 @@ def prune_model(
         "ranking": ranking,
         "exact": exact,
         "protect": tuple(protect or ()),
+        "threads": threads,
     }
     if importance in USES_LOSSES:
         settings["losses"] = SquaredOutputs([examples])
@@ -249,9 +258,9 @@ def _show(inspection: Mapping[str, Any]) -> None:
             own["name"],
             str(own["count"]),
             own["part"],
-            _listing(own["producers"]),
-            _listing(own["consumers"]),
-            "exact" if own["is_exact"] else f"lossy: {_listing(own['mixers']) or 'read by no layer'}",
+            _counted(len(own["producers"]), "layer"),
+            _first(own["consumers"]),
+            "exact" if own["is_exact"] else "lossy",
         )
         for own in channels
         if own["protected"] is None
@@ -260,6 +269,11 @@ def _show(inspection: Mapping[str, Any]) -> None:
     show_table(
         ("prunable", "channels", "part", "computed by", "read by", "removal"), rows, numbers=("channels",)
     )
+    mixed = [own for own in channels if own["protected"] is None and own["mixers"]]
+    for own in mixed[:_MOST_LINES]:
+        typer.echo(f"Lossy: {own['name']}, because of {_first(own['mixers'])}")
+    if len(mixed) > _MOST_LINES:
+        typer.echo(f"Lossy: {len(mixed) - _MOST_LINES} more; --json says why")
     protected = [
         (own["name"], str(own["count"]), own["protected"]) for own in channels if own["protected"] is not None
     ]
@@ -270,6 +284,15 @@ def _show(inspection: Mapping[str, Any]) -> None:
         typer.echo(f"\nUnused layers: {_listing(inspection['unused_layers'], most=10)}")
 
 
-def _listing(names: list[str], most: int = 3) -> str:
+def _first(names: list[str]) -> str:
+    """Return a cell that does not grow with the number of names."""
+    return " ".join([*names[:1], *([f"+{len(names) - 1}"] if len(names) > 1 else [])])
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _listing(names: list[str], most: int) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

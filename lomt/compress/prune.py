@@ -158,7 +158,7 @@ class _Search:
             )
         except _CannotBeCut as found_out:
             return found_out.keep  # who asked finds out what fails, sets it aside, and asks again
-        self.note = f"{found} with {_count(self.threads, 'thread')} of onnxruntime"
+        self.note = f"{found}, {_count(self.threads, 'thread')} of onnxruntime"
         return found.keep
 
 
@@ -181,8 +181,8 @@ def _fast_divisor(
     analyse(model, inputs, protect=protect)  # what is wrong with the model is said before it is timed
     report = measure_divisor(model, inputs, threads=threads)
     return report.divisor, (
-        f"widths are multiples of {report.divisor}, measured on this machine with {_count(threads, 'thread')}: "
-        f"they take {report.excess[report.divisor]:+.1%} beside multiples of 32"
+        f"divisor {report.divisor} as measured on this machine with {_count(threads, 'thread')} of onnxruntime: "
+        f"its multiples take {report.excess[report.divisor]:+.1%} time beside those of 32"
     )
 
 

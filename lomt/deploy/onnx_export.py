@@ -1,12 +1,9 @@
 """From a multitask model to one ONNX file whose outputs carry the task names."""
 
-import contextlib
-import io
 import json
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt import __version__
+from lomt.deploy.exporter import quiet_exporter, root_cause
 from lomt.deploy.inference_copy import inference_copy, task_outputs
 from lomt.deploy.onnx_graph import clear_trace, flush_subnormals, name_outputs, remove_prefix, set_metadata
 from lomt.errors import ArtifactError, UnknownNameError, UnsupportedLayerError
@@ -140,7 +138,7 @@ def _task_names(known: Sequence[str], tasks: Sequence[str] | None) -> list[str]:
 def _trace(wrapper: nn.Module, images: Tensor, count: int, opset: int) -> onnx.ModelProto:
     placeholders = [f"lomt.output.{number}" for number in range(count)]
     try:
-        with _quiet():
+        with quiet_exporter():
             program: Any = torch.onnx.export(
                 wrapper.eval(),
                 (images,),
@@ -156,36 +154,9 @@ def _trace(wrapper: nn.Module, images: Tensor, count: int, opset: int) -> onnx.M
     except Exception as error:
         raise UnsupportedLayerError(
             f"Expected the model to be expressible in ONNX (opset {opset}) with a variable batch, but got: "
-            f"{_root_cause(error)}. Replace the layer or the data-dependent code that this names."
+            f"{root_cause(error)}. Replace the layer or the data-dependent code that this names."
         ) from error
     return network
-
-
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's prints, warnings and log lines from the user; errors still are raised."""
-    printed = io.StringIO()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(printed),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-    if printed.getvalue():
-        _logger.debug("The exporter said: %s", printed.getvalue())
 
 
 def _finish(network: onnx.ModelProto, names: Sequence[str], entries: Mapping[str, str]) -> None:

@@ -1,10 +1,6 @@
 """Any model as an ONNX file for exactly its example inputs, to be timed and thrown away."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lomt.deploy.exporter import quiet_exporter, root_cause
 from lomt.deploy.graph_timing import Feed
 from lomt.deploy.onnx_graph import flush_subnormals
 from lomt.errors import UnsupportedLayerError
@@ -41,7 +38,7 @@ def export_for_timing(model: nn.Module, example_inputs: Inputs, path: Path) -> P
         copied.train().eval(), keywords
     )  # both: models that cache tensors in eval mode start afresh
     try:
-        with _quiet(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program: Any = torch.onnx.export(
                 wrapper.eval(),
                 tuple(tensors.values()),
@@ -54,7 +51,7 @@ def export_for_timing(model: nn.Module, example_inputs: Inputs, path: Path) -> P
             network: onnx.ModelProto = program.model_proto
     except Exception as error:  # the exporter's errors have no common class
         raise UnsupportedLayerError(
-            f"Expected the model to be expressible in ONNX, to be timed in onnxruntime, but got: {_cause(error)}. "
+            f"Expected the model to be expressible in ONNX, to be timed in onnxruntime, but got: {root_cause(error)}. "
             "Replace the layer or the data-dependent code that this names, or use a budget of MACs, parameters or "
             "channels."
         ) from error
@@ -91,28 +88,3 @@ def _inputs_by_name(example_inputs: Inputs) -> dict[str, Tensor]:
 
 def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's prints, warnings and log lines from the user; errors still are raised."""
-    printed = io.StringIO()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(printed),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -80,7 +80,8 @@ def square_sum_by_position(values: Float[Tensor, "..."], dim: int) -> Float[Tens
     """
     outer, size, inner = math.prod(values.shape[:dim]), values.shape[dim], math.prod(values.shape[dim + 1 :])
     if outer == 1:
-        return torch.linalg.vector_norm(values.reshape(size, inner), dim=1).cpu().double().square()
+        norms: Tensor = torch.linalg.vector_norm(values.reshape(size, inner), dim=1)
+        return norms.cpu().double().square()
     rows = values.reshape(outer, size * inner)
     sums = torch.zeros(size * inner, dtype=torch.float64)
     for part in rows.split(max(1, _AT_ONCE // (size * inner or 1))):

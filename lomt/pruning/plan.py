@@ -47,7 +47,7 @@ class Step:
 
     Args:
         kind: ``"exact"`` where it provably leaves the outputs unchanged, ``"lossy"`` elsewhere.
-        what: A short sentence without full stop.
+        what: A few words without full stop; what was measured on the way follows after a semicolon.
         output_change: Measured relative change of every output, by its name.
         removed: Channels that this step took, by name of the coupled channels.
     """
@@ -158,7 +158,7 @@ class PruningPlan:
         if name in self.protected:
             return f": protected, {self.protected[name]}"
         taken = [
-            f"{step.removed[name]} by {step.what} ({step.kind})"
+            f"{step.removed[name]} by {step.what.partition('; ')[0]} ({step.kind})"
             for step in self.steps
             if step.removed.get(name)
         ]

@@ -1,5 +1,6 @@
 """Prune any model: first what changes nothing, then, if asked, down to a budget; planned, proven, then done."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -205,7 +206,12 @@ class _Stages:
             self._trace_again()
 
     def remove_least(self, choose: Choose) -> None:
-        self._structure, keep = _proven(self._model, self._inputs, self._structure, choose)
+        def choose_some(structure: Structure, model: nn.Module) -> Mapping[str, Tensor]:
+            if not structure.prunable:
+                raise PruneError(_nothing_left(structure))
+            return choose(structure, model)
+
+        self._structure, keep = _proven(self._model, self._inputs, self._structure, choose_some)
         self._apply(_plan(self._model, self._structure, keep), "lossy", "least important channels")
         self._layer_macs = self._structure.layer_macs(keep)
 
@@ -334,6 +340,12 @@ def _plan(
     )
 
 
+def _nothing_left(structure: Structure) -> str:
+    reasons = Counter(_reasons(structure).values()).most_common(3)
+    told = "; ".join(f"{count} {reason}" for reason, count in reasons) or "there are none"
+    return f"Expected coupled channels that may be pruned, but all {len(structure.coupled)} are protected: {told}."
+
+
 def _has_zero_layer(model: nn.Module) -> bool:
     """Whether a layer ignores its input. Norms at zero do not count: many networks begin with them."""
     return any(own.ndim > 1 and not bool(own.detach().any()) for own in model.parameters())
@@ -376,6 +388,11 @@ def _check_model(model: nn.Module, inputs: Inputs) -> None:
             "Unfreeze what may be pruned: model.requires_grad_(True)."
         )
     for name, tensor in named_tensors(model).items():
+        if tensor.is_meta:
+            raise PruneError(
+                f"Expected weights with values, but `{name}` is on device meta, which has none. "
+                "Build the model on the CPU."
+            )
         if tensor.is_floating_point() and not _is_finite(tensor):
             raise PruneError(
                 f"Expected finite weights, but `{name}` holds values that are infinite or not a number."

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt.errors import UnknownNameError
+from lomt.pruning.channel_sums import ScoreError
 from lomt.pruning.interfaces import Prunable
 from lomt.pruning.saliency import Losses, gradient_saliency, task_losses
 from lomt.structure.trace import named_outputs, run_model
@@ -160,14 +161,24 @@ class SquaredOutputs:
     batches: Iterable[Any]
 
     def __call__(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
-        """Yield the losses, batch by batch."""
+        """Yield the losses, batch by batch.
+
+        Raises:
+            ScoreError: If no output has a gradient.
+        """
         for inputs in self.batches:
             outputs = named_outputs(run_model(model, inputs))
-            yield {
+            losses = {
                 name: output.square().mean()
                 for name, output in outputs.items()
                 if output.is_floating_point() and output.requires_grad
             }
+            if not losses:
+                raise ScoreError(
+                    "Expected an output with a gradient, which this importance reads, but the model cuts off the "
+                    "gradients of all. Take importance `magnitude`, or change the model's `forward`."
+                )
+            yield losses
 
 
 @dataclass(frozen=True)

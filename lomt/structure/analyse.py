@@ -157,7 +157,7 @@ class _Analysis:
 def _check_protected(protect: Sequence[str], layers: Sequence[str]) -> None:
     for name in protect:
         if not any(_matches(name, layer) for layer in layers):
-            raise UnknownNameError("layer to protect", name, layers)
+            raise UnknownNameError("layer to protect", name, filter(None, layers))
 
 
 def _matches(pattern: str, layer: str) -> bool:

@@ -226,12 +226,20 @@ def _merge_fixed(factors: Sequence[Span]) -> list[Span]:
     """Forget how neighbouring factors that stay anyway were told apart: pixels are regrouped in many ways."""
     merged: list[Span] = []
     for factor in factors:
-        is_fixed = factor.is_leaf and factor.fixed is not None
-        if is_fixed and merged and merged[-1].is_leaf and merged[-1].fixed is not None:
-            merged[-1] = Span(merged[-1].size * factor.size, merged[-1].fixed)
-        else:
+        reason = _all_fixed(factor)
+        if reason is None:
             merged.append(factor)
+        elif merged and _all_fixed(merged[-1]):
+            merged[-1] = Span(merged[-1].size * factor.size, reason)
+        else:
+            merged.append(factor if factor.is_leaf else Span(factor.size, reason))
     return merged
+
+
+def _all_fixed(span: Span) -> str | None:
+    """Why no index of a span may go; ``None`` if some may."""
+    reasons = [leaf.fixed for leaf in span.leaves()]
+    return None if None in reasons else reasons[0]
 
 
 def _take(waiting: list[Span], size: int) -> list[Span] | None:

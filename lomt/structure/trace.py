@@ -89,6 +89,12 @@ def record(model: nn.Module, inputs: Inputs) -> tuple[Recording, dict[str, Tenso
         raise TraceError(
             "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
         )
+    if not any(tensor.is_floating_point() or tensor.is_complex() for tensor in outputs.values()):
+        told = ", ".join(f"`{name}` is {tensor.dtype}" for name, tensor in outputs.items())
+        raise TraceError(
+            f"Expected an output of a floating-point type, but {told}. "
+            "Return what the labels are taken from, such as the logits before an argmax."
+        )
     recording.unify_ties()
     for name, tensor in outputs.items():
         for span in recording.value(tensor).spans:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -49,6 +48,50 @@ def needs(width):
 
 def nothing():
     return None
+
+class Labels(Net):
+    def forward(self, x):
+        return super().forward(x)["edges"].argmax(1)
+
+class Both(Net):
+    def forward(self, x):
+        edges = super().forward(x)["edges"]
+        return {"edges": edges, "label": edges.argmax(1)}
+
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x)["edges"].detach()
+
+class Word(Net):
+    def forward(self, x):
+        return "done"
+
+class Odd(Net):
+    def forward(self, x):
+        return super().forward(x)["edges"] / 0
+
+def frozen():
+    return Net().requires_grad_(False)
+
+def broken():
+    net = Net()
+    net.stem.weight.data[0] = float("nan")
+    return net
+
+def elsewhere():
+    return Net().to("meta")
+
+def empty():
+    return nn.ReLU()
+
+class Norms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 16), nn.Linear(16, 2)
+        self.norm = nn.LayerNorm(16)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x)))
 """
 PLAN = PruningPlan(
     {},
@@ -110,9 +153,7 @@ def calls(monkeypatch):
         asked.append((model, inputs, settings))
         return Result(model)
 
-    stand_in = ModuleType("lomt.pruning.prune")
-    stand_in.prune = prune
-    monkeypatch.setitem(sys.modules, "lomt.pruning.prune", stand_in)
+    monkeypatch.setattr("lomt.compress.prune.prune", prune)
     return asked
 
 
@@ -129,6 +170,7 @@ def test_without_settings_only_what_is_exact_goes(call, calls):
         "ranking": "global",
         "exact": True,
         "protect": (),
+        "threads": 1,
     }
 
 
@@ -143,6 +185,8 @@ def test_settings_are_passed_on(call, calls):
         "--ranking",
         "layer",
         "--no-exact",
+        "--threads",
+        "2",
     ]
     protected = ["--protect", "stem", "--protect", "edges"]
     status, _, err = call(
@@ -158,6 +202,7 @@ def test_settings_are_passed_on(call, calls):
         "ranking": "layer",
         "exact": False,
         "protect": ("stem", "edges"),
+        "threads": 2,
     }
 
 
@@ -283,6 +328,10 @@ def test_an_interrupt_leaves_nothing(call, calls, monkeypatch, place):
             "Expected `--divisor` to be a positive integer",
         ),
         (
+            ("nets.py:Net", *SHAPE, "--threads", "0", "--dry-run"),
+            "Expected `--threads` to be at least 1, but got 0.",
+        ),
+        (
             ("nets.py:Net", *SHAPE, "--option", "width", "--dry-run"),
             "Expected `--option` to be KEY=VALUE, such as num_classes=10, but got width.",
         ),
@@ -345,7 +394,7 @@ def test_what_pruning_refuses_is_an_error_without_traceback(call, calls, monkeyp
     def refuse(*args, **kwargs):
         raise ValueError("Expected `macs` to be at least 0.2, but got 0.1.")
 
-    monkeypatch.setattr(sys.modules["lomt.pruning.prune"], "prune", refuse)
+    monkeypatch.setattr("lomt.compress.prune.prune", refuse)
     status, _, err = call("prune", "nets.py:Net", *SHAPE, "--macs", "0.1", "--dry-run")
     assert (status, err) == (2, "error: Expected `macs` to be at least 0.2, but got 0.1.\n")
 
@@ -353,13 +402,7 @@ def test_what_pruning_refuses_is_an_error_without_traceback(call, calls, monkeyp
 # --- inspect, and pruning itself
 
 
-@pytest.fixture
-def engine():
-    """The pruning engine."""
-    return pytest.importorskip("lomt.pruning.prune")
-
-
-def test_inspect_shows_parts_channels_and_what_is_protected(call, engine):
+def test_inspect_shows_parts_channels_and_what_is_protected(call):
     status, out, err = call("inspect", "nets.py:Net", *SHAPE, "--protect", "stem")
     assert (status, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
@@ -370,19 +413,19 @@ def test_inspect_shows_parts_channels_and_what_is_protected(call, engine):
     assert rows[-1] == ["Unused", "layers:", "spare"]
 
     _, out, _ = call("inspect", "nets.py:Net", *SHAPE)
-    assert ["stem", "16", "shared", "stem", "depth,", "edges", "exact"] in [
+    assert ["stem", "16", "shared", "1", "layer", "depth", "+1", "exact"] in [
         line.split() for line in out.splitlines()
     ]
 
 
-def test_inspect_prints_json(call, engine):
+def test_inspect_prints_json(call):
     _, out, _ = call("inspect", "nets.py:Net", *SHAPE, "--json")
     values = json.loads(out)
     assert [part["name"] for part in values["parts"]] == ["shared", "depth", "edges", "unused"]
     assert values["unused_layers"] == ["spare"]
 
 
-def test_inspect_takes_options_before_the_factory(call, engine):
+def test_inspect_takes_options_before_the_factory(call):
     assert call("inspect", *SHAPE, "nets.py:Net") == call("inspect", "model", "nets.py:Net", *SHAPE)
 
 
@@ -398,7 +441,7 @@ def test_inspect_without_anything_shows_help(call):
     )
 
 
-def test_exact_removal_end_to_end(call, engine):
+def test_exact_removal_end_to_end(call):
     status, _, err = call("prune", "nets.py:unread", *SHAPE, "--out", "pruned")
     assert (status, err) == (0, "")
     import lomt
@@ -410,7 +453,7 @@ def test_exact_removal_end_to_end(call, engine):
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in loaded(images).items())
 
 
-def test_two_prunings_end_to_end(call, engine):
+def test_two_prunings_end_to_end(call):
     assert call("prune", "nets.py:Net", *SHAPE, "--channels", "0.5", "--divisor", "1", "--out", "one")[0] == 0
     status, _, err = call("prune", "one", *SHAPE, "--channels", "0.5", "--divisor", "1", "--out", "two")
     assert (status, err) == (0, "")
@@ -419,7 +462,7 @@ def test_two_prunings_end_to_end(call, engine):
     assert [lomt.load(name).stem.out_channels for name in ("one", "two")] == [8, 4]
 
 
-def test_python_interface(engine):
+def test_python_interface():
     import lomt
     from lomt.models.factory import Factory
 
@@ -457,3 +500,100 @@ def test_importing_lomt_is_light_and_unknown_names_are_errors():
 
 def _plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+NO_FLOAT = (
+    "Expected an output of a floating-point type, but `output` is torch.int64. Return what the labels are taken from, "
+    "such as the logits before an argmax."
+)
+NO_TENSOR = (
+    "Expected the model to return a tensor, or tensors in a dict, list, tuple or dataclass, but got none."
+)
+NO_GRADIENT = (
+    "Expected an output with a gradient, which this importance reads, but the model cuts off the gradients of all. "
+    "Take importance `magnitude`, or change the model's `forward`."
+)
+FROZEN = (
+    "Expected a model with parameters that may be changed, but all are frozen. Unfreeze what may be pruned: "
+    "model.requires_grad_(True)."
+)
+NOT_FINITE = "Expected finite weights, but `stem.weight` holds values that are infinite or not a number."
+META = "Expected weights with values, but `stem.weight` is on device meta, which has none. Build the model on the CPU."
+SHAPES = (
+    "Expected the model to run on example inputs of shape (1, 4, 4, 4), but it raised RuntimeError: Given groups=1, "
+    "weight of size [16, 3, 1, 1], expected input[1, 4, 4, 4] to have 3 channels, but got 4 channels instead"
+)
+OUT_OF_REACH = (
+    "Expected `macs` to be at least 0.1250, all that can be reached with these least widths, divisor and protected "
+    "layers, but got 0.01. Lower `minimum` or `divisor`, or protect fewer layers."
+)
+ALL_PROTECTED = "Expected coupled channels that may be pruned, but all"
+MODELS = {
+    "labels only": (("Labels", *SHAPE), NO_FLOAT),
+    "no tensor": (("Word", *SHAPE), NO_TENSOR),
+    "no gradient": (("Detached", *SHAPE, "--macs", "0.5", "--importance", "taylor"), NO_GRADIENT),
+    "no gradient by task": (("Detached", *SHAPE, "--macs", "0.5", "--importance", "task_union"), NO_GRADIENT),
+    "frozen": (("frozen", *SHAPE), FROZEN),
+    "no parameters": (("empty", *SHAPE), "Expected the model to have parameters, but it has none."),
+    "weights not a number": (("broken", *SHAPE), NOT_FINITE),
+    "another device": (("elsewhere", *SHAPE), META),
+    "wrong shape": (("Net", "--input", "1x4x4x4"), SHAPES),
+    "out of reach": (("Net", *SHAPE, "--macs", "0.01", "--divisor", "1"), OUT_OF_REACH),
+    "everything protected": (("Net", *SHAPE, "--channels", "0.5", "--protect", "*"), ALL_PROTECTED),
+    "outputs not finite": (("Odd", *SHAPE, "--channels", "0.5"), ALL_PROTECTED),
+    "unknown protected layer": (
+        ("Net", *SHAPE, "--protect", "zzz"),
+        "Unknown layer to protect `zzz`. Known are depth, edges, spare, stem.",
+    ),
+    "unknown importance": (
+        ("Net", *SHAPE, "--importance", "mag"),
+        "Unknown importance `mag`. Known are batchnorm,",
+    ),
+    "unknown ranking": (
+        ("Net", *SHAPE, "--ranking", "x"),
+        "Unknown ranking `x`. Known are component, global, layer.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_what_cannot_be_pruned_is_one_message_and_status_2(call, case):
+    (name, *arguments), message = MODELS[case]
+    status, out, err = call("prune", f"nets.py:{name}", *arguments, "--dry-run")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "case", ["labels only", "frozen", "another device", "wrong shape", "unknown protected layer"]
+)
+def test_inspect_refuses_the_same(call, case):
+    (name, *arguments), message = MODELS[case]
+    status, out, err = call("inspect", f"nets.py:{name}", *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+
+
+def test_labels_beside_other_outputs_are_outputs(call):
+    status, out, err = call("inspect", "nets.py:Both", *SHAPE)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["shared", "edges", "label"]
+
+
+def test_inspect_says_why_removal_is_lossy(call):
+    _, out, _ = call("inspect", "nets.py:Norms", "--input", "2x4")
+    assert ["first", "16", "output", "1", "layer", "last", "lossy"] in [
+        line.split() for line in out.splitlines()
+    ]
+    assert "Lossy: first, because of the normalisation `norm`" in out.splitlines()
+
+
+def test_a_table_of_many_coupled_layers_fits_on_100_columns(call):
+    _, out, _ = call("inspect", "timm:resnet18", "--input", "1x3x32x32")
+    lines = out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    assert any(
+        line.split()[:8] == ["conv1", "64", "output", "3", "layers", "layer1.0.conv1", "+3", "exact"]
+        for line in lines
+    )

@@ -126,3 +126,55 @@ def test_methods_that_cannot_be_written_anew_have_no_checksum():
     assert source_checksum(closed(2), "forward") is None
     assert source_checksum(replaced, "forward") is None
     assert source_checksum(Attention(), "missing") is None
+
+
+class Reduced(nn.Module):
+    """As in pyramid transformers: the number of tokens is left free, so the width has to be written out anew."""
+
+    def __init__(self, width=8, heads=4):
+        super().__init__()
+        self.num_heads, self.scale = heads, 0.5
+        self.q, self.kv, self.proj = (
+            nn.Linear(width, width),
+            nn.Linear(width, 2 * width),
+            nn.Linear(width, width),
+        )
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q = self.q(x).reshape(B, N, self.num_heads, C // self.num_heads).transpose(1, 2)
+        kv = self.kv(x).reshape(B, -1, 2, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
+        k, v = kv.unbind(0)
+        attention = (q * self.scale @ k.transpose(-2, -1)).softmax(-1)
+        return self.proj((attention @ v).transpose(1, 2).reshape(B, N, C))
+
+
+def test_beside_a_free_size_the_new_number_is_written():
+    model = liven(nn.Sequential(nn.Linear(8, 8), Reduced(), nn.Linear(8, 2)))
+    structure = trace_structure(model, TOKENS).freeing(["1"])
+    heads = next(own for own in structure.prunable if own.count == 4)
+    keep = {heads.name: torch.tensor([True, False, True, True])}
+    ((_, _, calls),) = structure.resolve(keep).freed
+    assert {(call.count, call.size) for call in calls} == {(4, None), (5, 2), (3, None)}
+    assert_pruned_equals_masked(model, TOKENS, structure, keep)
+
+
+def test_a_written_number_is_written_again_at_the_next_cut():
+    model = liven(nn.Sequential(nn.Linear(8, 8), Reduced(heads=2), nn.Linear(8, 2)))
+    for left in (3, 2):
+        structure = trace_structure(model, TOKENS).freeing(["1"])
+        widths = next(own for own in structure.prunable if own.count == left + 1 and own.mixers)
+        mask = torch.arange(left + 1) < left
+        model = assert_pruned_equals_masked(model, TOKENS, structure, {widths.name: mask})
+    assert model[1].q.out_features == 4
+
+
+def test_starred_sizes_are_not_written():
+    class Starred(nn.Linear):
+        def forward(self, x):
+            B, N, C = x.shape
+            return nn.functional.linear(x, self.weight, self.bias).reshape(B, C, *(N,))
+
+    assert source_checksum(Starred(8, 8), "forward") is not None
+    structure = trace_structure(nn.Sequential(nn.Linear(8, 8), Starred(8, 8)), TOKENS.float())
+    assert structure.written == ()

@@ -140,3 +140,77 @@ def test_tracing_leaves_nothing_behind_in_the_model(is_broken):
     assert type(model.heads) is int
     assert [type(entry) for entry in model.shape] == [int, int]
     assert not hasattr(model, "last")
+
+
+class Halves(nn.Module):
+    """Splits into equal parts, whose size is a share of an attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 6
+        self.enter, self.leave = nn.Linear(4, 6), nn.Linear(3, 2)
+
+    def forward(self, tokens):
+        left, right = self.enter(tokens).split(self.width // 2, dim=-1)
+        return self.leave(left.relu() - right.sigmoid())
+
+
+def test_equal_parts_lose_the_same_channels_and_a_share_of_an_attribute_follows():
+    model = liven(Halves())
+    structure = trace_structure(model, TOKENS)
+    (own,) = structure.prunable
+    assert own.count == 3
+    smaller = assert_pruned_equals_masked(
+        model, TOKENS, structure, {own.name: torch.tensor([True, False, True])}
+    )
+    assert smaller.width == 4
+
+
+class Twice(nn.Module):
+    """One attribute is the size of two dimensions that nothing else ties."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 3
+        self.enter, self.other, self.leave = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(12, 2)
+
+    def forward(self, tokens):
+        parts = [layer(tokens).reshape(2, 5, 2, self.width) for layer in (self.enter, self.other)]
+        return self.leave(torch.cat([part.relu().flatten(-2) for part in parts], -1))
+
+
+def test_one_number_ties_the_dimensions_it_sizes():
+    model = liven(Twice())
+    structure = trace_structure(model, TOKENS)
+    (own,) = [own for own in structure.prunable if own.count == 3]
+    assert own.producers == ("enter", "other")
+    smaller = assert_pruned_equals_masked(
+        model, TOKENS, structure, {own.name: torch.tensor([True, False, True])}
+    )
+    assert smaller.width == 2
+
+
+@pytest.mark.parametrize(("scale", "may_go"), [(0.7, True), (None, False)])
+def test_the_width_of_heads_stays_where_attention_is_scaled_by_it(scale, may_go):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.num_heads, self.head_dim = 2, 3
+            self.qkv, self.proj = nn.Linear(4, 18), nn.Linear(6, 2)
+
+        def forward(self, tokens):
+            query, key, value = (
+                self.qkv(tokens)
+                .reshape(2, 5, 3, self.num_heads, self.head_dim)
+                .permute(2, 0, 3, 1, 4)
+                .unbind(0)
+            )
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
+            return self.proj(mixed.transpose(1, 2).flatten(-2))
+
+    model = liven(Attention())
+    structure = trace_structure(model, TOKENS)
+    widths = [own for own in structure.coupled if own.name == "qkv/head_dim"]
+    assert [own.protected is None for own in widths] == [may_go]
+    if not may_go:
+        assert "the default scale of the attention" in widths[0].protected
