@@ -6,7 +6,7 @@ Expected: exit status 1 if one of these targets is missed.
           speed  onnxruntime's speed-up on one thread at least 0.75 of the reduction of multiply-accumulates;
           dead   all dead branches gone, outputs equal to 1e-9 in float64, and speed-up as above.
 
-Every part stores under its own key and leaves the others' results; each with the machine it ran on. What is timed
+Every part stores under its own key and leaves the others' results; each row names the machine it ran on. What is timed
 against each other takes turns within one process, in pairs that are neighbours in time. Takes about five minutes
 on two idle cores.
 """
@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from prune_dead import measure_dead
+from prune_speed import MODELS as SPEED_MODELS
 from prune_speed import measure_speed
 from prune_time import measure_time
 
@@ -42,7 +43,10 @@ def main() -> int:
     for part in options.part or parts:
         before = os.getloadavg()
         rows = parts[part]()
-        _store(options.output, part, {"environment": _environment(before), "models": rows})
+        environment = _environment(before)
+        _store(
+            options.output, part, {name: {"environment": environment, **row} for name, row in rows.items()}
+        )
         for name, row in rows.items():
             print(f"{part} {name}")
             for key, value in row.items():
@@ -53,12 +57,11 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _store(path: Path, part: str, result: dict[str, Any]) -> None:
+def _store(path: Path, part: str, rows: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = json.loads(path.read_text()) if path.exists() else {}
-    if path.exists() and part in stored:  # rows of models that were not measured this time stay
-        result["models"] = {**stored[part]["models"], **result["models"]}
-    path.write_text(json.dumps({**stored, part: result}, indent=2) + "\n")
+    stored[part] = {**stored.get(part, {}), **rows}
+    path.write_text(json.dumps(stored, indent=2) + "\n")
 
 
 def _environment(load_before: tuple[float, float, float]) -> dict[str, Any]:
@@ -87,7 +90,7 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--part", action="append", choices=("time", "speed", "dead"), help="all by default")
-    parser.add_argument("--models", nargs="+", help="only these, in the part `speed`")
+    parser.add_argument("--models", nargs="+", choices=SPEED_MODELS, help="only these, in the part `speed`")
     parser.add_argument("--pairs", type=int, default=7, help="timed pairs for each network, at least 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="recorded for each network's latency")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result file goes")

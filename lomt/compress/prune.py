@@ -18,7 +18,7 @@ from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import origin_of, set_origin
 from lomt.pruning.prune import PruneError, PruneResult, analyse, cut
 from lomt.pruning.prune import prune as prune_to_fraction
-from lomt.pruning.ranking import RANKINGS, Divisor
+from lomt.pruning.ranking import RANKINGS, Divisor, divisor_left
 from lomt.pruning.saliency import Losses
 from lomt.structure import Inputs, Structure, copy_model
 
@@ -115,9 +115,10 @@ def prune(
             exact=exact,
         )
         return _noted(result, notes)
-    search = _Search(budget["latency_ms"], example_inputs, scorer, divisor, ranking, minimum, threads)
     # Proven beforehand: a search that runs into what cannot be cut would have to begin again.
     structure = analyse(model, example_inputs, protect=protect)
+    latency = budget["latency_ms"]
+    search = _Search(latency, example_inputs, structure, scorer, divisor, ranking, minimum, threads)
     result = cut(model, example_inputs, structure, search, exact=exact, protect=protect)
     return _noted(result, [*notes, search.note])
 
@@ -128,6 +129,7 @@ class _Search:
 
     latency_ms: float
     inputs: Inputs
+    whole: Structure
     importance: Importance
     divisor: Divisor
     ranking: str
@@ -152,7 +154,7 @@ class _Search:
                 structure=structure,
                 build=build,
                 threads=self.threads,
-                divisor=self.divisor,
+                divisor=divisor_left(self.divisor, self.whole, structure),
                 ranking=self.ranking,
                 minimum=self.minimum,
             )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lomt.errors import LomtError
 from lomt.pruning.apply import apply_plan, freed_sizes
 from lomt.pruning.budget import choose_channels, count_channels
 from lomt.pruning.check import problem, prove
@@ -18,7 +17,8 @@ from lomt.pruning.inspection import component_changes
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import add_plan
 from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, StepKind
-from lomt.pruning.ranking import Divisor
+from lomt.pruning.preconditions import PruneError, check_model
+from lomt.pruning.ranking import BudgetError, Divisor, divisor_left
 from lomt.pruning.saliency import Losses
 from lomt.pruning.zero_channels import unread_channels
 from lomt.structure import (
@@ -27,7 +27,6 @@ from lomt.structure import (
     Structure,
     copy_model,
     named_outputs,
-    named_tensors,
     run_model,
     trace_structure,
 )
@@ -39,10 +38,6 @@ Choose = Callable[[Structure, nn.Module], Mapping[str, Tensor]]
 
 _ROUNDS = 5
 _EXACT = 1e-4  # relative, in float32; what is proven is the structure
-
-
-class PruneError(LomtError, ValueError):
-    """A model that cannot be pruned as asked."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ def prune(
         The smaller model and the plan.
 
     Raises:
-        PruneError: The model has no parameters, all are frozen, a weight is not finite, or nothing can be pruned.
+        PruneError: The model has no parameters, all are frozen, or a weight is not finite.
         TraceError: The model does not run on the example inputs.
         UnknownNameError: A protected name matches nothing; no such importance or ranking.
         BudgetError: The budget cannot be met; the message says what can.
@@ -122,7 +117,7 @@ def prune(
         return choose_channels(
             structure,
             scorer(structure, smaller),
-            divisor=divisor,
+            divisor=divisor_left(divisor, whole, structure),
             ranking=ranking,
             minimum=minimum,
             **_rescaled(given, structure, whole),  # type: ignore[arg-type]
@@ -130,7 +125,7 @@ def prune(
 
     if given:
         _check_budget(given)
-    _check_model(model, example_inputs)
+    check_model(model, example_inputs)
     whole = trace_structure(model, example_inputs, protect=protect)
     return cut(model, example_inputs, whole, choose if given else None, exact=exact, protect=protect)
 
@@ -148,7 +143,7 @@ def analyse(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] 
         TraceError: The model does not run on the example inputs.
         UnknownNameError: A protected name matches nothing.
     """
-    _check_model(model, example_inputs)
+    check_model(model, example_inputs)
     structure = trace_structure(model, example_inputs, protect=protect)
     return prove(model, example_inputs, structure)
 
@@ -208,7 +203,7 @@ class _Stages:
     def remove_least(self, choose: Choose) -> None:
         def choose_some(structure: Structure, model: nn.Module) -> Mapping[str, Tensor]:
             if not structure.prunable:
-                raise PruneError(_nothing_left(structure))
+                raise BudgetError(_nothing_left(structure))
             return choose(structure, model)
 
         self._structure, keep = _proven(self._model, self._inputs, self._structure, choose_some)
@@ -374,53 +369,3 @@ def _check_budget(given: Mapping[str, float]) -> None:
     ((name, value),) = given.items()
     if not 0 < value <= 1:
         raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")
-
-
-def _check_model(model: nn.Module, inputs: Inputs) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected `model` to be a torch.nn.Module, but got {type(model).__name__}.")
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise PruneError("Expected the model to have parameters, but it has none.")
-    if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise PruneError(
-            "Expected a model with parameters that may be changed, but all are frozen. "
-            "Unfreeze what may be pruned: model.requires_grad_(True)."
-        )
-    for name, tensor in named_tensors(model).items():
-        if tensor.is_meta:
-            raise PruneError(
-                f"Expected weights with values, but `{name}` is on device meta, which has none. "
-                "Build the model on the CPU."
-            )
-        if tensor.is_floating_point() and not _is_finite(tensor):
-            raise PruneError(
-                f"Expected finite weights, but `{name}` holds values that are infinite or not a number."
-            )
-    _check_inputs(model, inputs)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # The sum tells in one pass, unless it overflows.
-    values = tensor.detach()
-    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
-
-
-def _check_inputs(model: nn.Module, inputs: Inputs) -> None:
-    tensors = (
-        [inputs]
-        if isinstance(inputs, Tensor)
-        else list(inputs.values() if isinstance(inputs, Mapping) else inputs)
-    )
-    if not tensors or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise TypeError(
-            "Expected `example_inputs` to be a tensor, a tuple of tensors or a dict of tensors by argument name, "
-            f"but got {type(inputs).__name__}."
-        )
-    device = next(model.parameters()).device
-    for tensor in tensors:
-        if tensor.device != device:
-            raise PruneError(
-                f"Expected `example_inputs` on the model's device {device}, but got {tensor.device}. "
-                f"Move them: example_inputs.to('{device}')."
-            )

@@ -15,7 +15,16 @@ from lomt.errors import LomtError, UnknownNameError
 from lomt.pruning.interfaces import Prunable
 from lomt.structure.coupled_channels import CoupledChannels
 
-__all__ = ["RANKINGS", "BudgetError", "Divisor", "RankedLayer", "Ranking", "rank_channels", "width_step"]
+__all__ = [
+    "RANKINGS",
+    "BudgetError",
+    "Divisor",
+    "RankedLayer",
+    "Ranking",
+    "divisor_left",
+    "rank_channels",
+    "width_step",
+]
 
 Divisor = int | Mapping[str, int] | Callable[[str, int], Iterable[int]]
 
@@ -150,6 +159,20 @@ def width_step(coupled: CoupledChannels, divisor: int) -> int:
             counts = torch.bincount(owner[owner >= 0], minlength=coupled.count)
             span = math.gcd(span, *counts.tolist())
     return divisor // math.gcd(divisor, span or 1)
+
+
+def divisor_left(divisor: Divisor, before: Prunable, now: Prunable) -> Divisor:
+    """Leave out the names of what was removed as a whole meanwhile.
+
+    Args:
+        divisor: Where it is one by name, of `before`.
+        before: What was traced from the model.
+        now: What was traced from what is left of it.
+    """
+    if not isinstance(divisor, Mapping):
+        return divisor
+    gone = {own.name for own in before.coupled} - {own.name for own in now.coupled}
+    return {name: number for name, number in divisor.items() if name not in gone}
 
 
 def _widths(coupled: CoupledChannels, divisor: Divisor) -> list[int]:

@@ -17,7 +17,7 @@ import lomt
 from lomt.cli import GRANULARITIES, STAGES, app
 from lomt.errors import LomtError
 
-VERBS = ["run", *STAGES, "validate", "recipes", "inspect backbone", "inspect model"]
+VERBS = ["run", *STAGES, "validate", "recipes", "inspect backbone"]
 
 
 @pytest.fixture(autouse=True)

@@ -478,7 +478,7 @@ def test_python_interface():
 
 
 @pytest.mark.parametrize("verb", ["prune", "inspect model", "inspect"])
-def test_every_help_ends_with_an_example_that_works(call, engine, verb):
+def test_every_help_ends_with_an_example_that_works(call, verb):
     status, text, _ = call(*verb.split(), "--help")
     assert status == 0
     last = [line for line in _plain(text).splitlines() if line.strip()][-1]

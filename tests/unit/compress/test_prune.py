@@ -1,5 +1,7 @@
 """`lomt.prune`: which budget leads where, what is measured, and what the plan says of it."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ import lomt
 from lomt.compress.latency_search import LatencyResult
 from lomt.deploy.fast_widths import DivisorReport
 from lomt.errors import UnknownNameError
-from lomt.pruning import PruneError, PruningPlan
+from lomt.pruning import BudgetError, PruneError, PruningPlan
 from lomt.pruning.origin import origin_of
 from lomt.pruning.prune import prune as prune_to_fraction
 from lomt.structure import TraceError
@@ -81,8 +83,28 @@ def test_fractions_are_those_of_pruning(budget, measurements):
 
 
 def test_divisor_by_name():
-    result = lomt.prune(Net(), IMAGES, channels=0.6, divisor={"a": 7, "b": 8})
+    result = lomt.prune(Net(), IMAGES, channels=0.65, divisor={"a": 7, "b": 8})
     assert (result.model.a.out_channels, result.model.b.out_channels) == (7, 8)
+
+
+def test_divisor_by_name_of_what_goes_as_a_whole(searches):
+    class Residual(Net):
+        def forward(self, x):
+            hidden = self.a(x).relu()
+            return self.d(hidden + self.c(self.b(hidden).relu()))
+
+        def __init__(self):
+            super().__init__()
+            self.c, self.d = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 2, 1)
+            nn.init.zeros_(self.c.weight)
+            nn.init.zeros_(self.c.bias)
+
+    divisors = {"a": 2, "b": 2}
+    result = lomt.prune(Residual(), IMAGES, channels=0.5, divisor=divisors)
+    assert [own.module for own in result.plan.replaced] == ["c", "b"]
+    assert result.model.a.out_channels == 12  # half of all 24, and of a there were 16
+    lomt.prune(Residual(), IMAGES, latency_ms=1.0, divisor=divisors)
+    assert searches[0][-1]["divisor"] == {"a": 2}
 
 
 def test_latency_goes_through_the_search_after_exact_removal(searches):
@@ -109,7 +131,10 @@ def test_latency_goes_through_the_search_after_exact_removal(searches):
 
 def test_what_was_measured_is_not_repeated_for_every_layer(searches):
     plan = lomt.prune(Net(), IMAGES, latency_ms=2, divisor=2).plan
-    assert plan.explain().splitlines()[1] == "b: 4 of 8 kept: 4 by least important channels (lossy)"
+    assert (
+        dict(line.split(": ", 1) for line in plan.explain().splitlines())["b"]
+        == "4 of 8 kept: 4 by least important channels (lossy)"
+    )
 
 
 def test_a_choice_that_the_model_does_not_bear_is_set_aside_and_the_search_begins_again(monkeypatch):
@@ -164,10 +189,6 @@ def test_without_a_budget_no_divisor_is_measured(measurements):
         ({"latency_ms": float("inf")}, "Expected `latency_ms` to be above 0 ms, but got inf."),
         ({"macs": 1.5}, "Expected `macs` to be a fraction above 0 and at most 1, but got 1.5."),
         ({"threads": 0}, "Expected `threads` to be at least 1, but got 0."),
-        (
-            {"macs": 0.5, "divisor": "fast"},
-            "Expected `divisor` to be a number, one by name, or 'auto', but got 'fast'.",
-        ),
     ],
 )
 def test_settings_out_of_range(settings, message, searches, measurements):
@@ -175,6 +196,13 @@ def test_settings_out_of_range(settings, message, searches, measurements):
         lomt.prune(Net(), IMAGES, **settings)
     assert str(caught.value) == message
     assert searches == measurements == []
+
+
+def test_a_word_that_is_no_divisor():
+    unchecked = inspect.unwrap(lomt.prune)  # as it is without the check of annotations in tests
+    with pytest.raises(PruneError) as caught:
+        unchecked(Net(), IMAGES, macs=0.5, divisor="fast")
+    assert str(caught.value) == "Expected `divisor` to be a number, one by name, or 'auto', but got 'fast'."
 
 
 @pytest.mark.parametrize(
@@ -198,11 +226,11 @@ def test_what_is_wrong_with_the_model_is_said_before_anything_is_timed(measureme
 
 
 def test_everything_protected():
-    with pytest.raises(PruneError) as caught:
+    with pytest.raises(BudgetError) as caught:
         lomt.prune(Net(), IMAGES, channels=0.5, protect=["a", "b"])
     assert str(caught.value) == (
         "Expected coupled channels that may be pruned, but all 4 are protected: 1 protected as `a`; "
-        "1 protected as `b`; 1 an input of the network."
+        "1 an input of the network; 1 protected as `b`."
     )
 
 
