@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lomt.structure import CoupledChannels, Keep, Structure, TensorSlices, named_tensors
+from lomt.structure import CoupledChannels, Structure, TensorSlices, named_tensors
 
 __all__ = ["unread_channels"]
 
@@ -27,9 +27,14 @@ def unread_channels(structure: Structure, model: nn.Module) -> dict[str, Bool[Te
         Masks, ``False`` for unread channels, by the name of the coupled channels that have any; at least one
         channel stays in each.
     """
-    is_zero = {name: tensor == 0 for name, tensor in named_tensors(model).items()}
     keep: dict[str, Tensor] = {}
     candidates = [own for own in structure.prunable if own.is_exact]
+    readers = {part.tensor for own in candidates for part in own.slices if part.role == "consumer"}
+    tensors = {name: tensor for name, tensor in named_tensors(model).items() if name in readers}
+    # Dense weights are told by counting, which is much faster than looking along a dimension.
+    is_zero = {
+        name: tensor == 0 for name, tensor in tensors.items() if int(tensor.count_nonzero()) < tensor.numel()
+    }
     found = True
     while found:
         found = False
@@ -49,7 +54,9 @@ def _read(
 ) -> Tensor:
     read = torch.zeros(own.count, dtype=torch.bool)
     for slices in own.slices:
-        if slices.role == "consumer":
+        if slices.role == "consumer" and slices.tensor not in is_zero:
+            read[slices.owner[slices.owner >= 0]] = True
+        elif slices.role == "consumer":
             positions = ~_is_zero_along(slices, is_zero[slices.tensor], kept.get(slices.tensor, {}))
             owned = slices.owner[positions.cpu() & (slices.owner >= 0)]
             read[owned] = True
@@ -61,8 +68,3 @@ def _is_zero_along(slices: TensorSlices, zero: Tensor, kept: Mapping[int, Tensor
         if dim != slices.dim:
             zero = zero.index_select(dim, positions.to(zero.device))
     return zero.movedim(slices.dim, 0).flatten(1).all(dim=1)
-
-
-def without(keep: Keep, structure: Structure) -> int:
-    """Count the channels that masks take out."""
-    return sum(structure.by_name[name].count - int(mask.sum()) for name, mask in keep.items())

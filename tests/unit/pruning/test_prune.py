@@ -8,7 +8,8 @@ from torch import nn
 from lomt.errors import UnknownNameError
 from lomt.pruning.apply import apply_plan
 from lomt.pruning.plan import PruningPlan
-from lomt.pruning.prune import PruneError, _check_model, analyse, prune
+from lomt.pruning.preconditions import PruneError, check_model
+from lomt.pruning.prune import analyse, prune
 from lomt.structure import TraceError, trace_structure
 from tests.reference.pruning_laws import (
     assert_same_function,
@@ -243,6 +244,6 @@ def test_an_error_leaves_the_model_alone():
 
 
 def test_what_is_no_module_is_an_error():
-    check = inspect.unwrap(_check_model)  # without the checks of annotations that tests put around it
+    check = inspect.unwrap(check_model)  # without the checks of annotations that tests put around it
     with pytest.raises(TypeError, match=r"^Expected `model` to be a torch.nn.Module, but got int\.$"):
         check(3, IMAGES)
