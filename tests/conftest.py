@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Checks every shape in lomt's annotations while tests run. It must be in place before lomt is imported.
@@ -13,6 +14,10 @@ _HOOK = install_import_hook("lomt", "shape_checks.checked")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# The same examples in every run; `--hypothesis-profile=default` searches for others.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # A shell that starts the tests in the background has Ctrl-C ignored, which tests of Ctrl-C would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lomt.pruning.apply import like, put_tensors, shrink
 from lomt.pruning.fixed_counts import FixedCounts
+from lomt.pruning.zero_channels import is_all_zero
 from lomt.structure import (
     CoupledChannels,
     Inputs,
@@ -159,10 +160,9 @@ def _alive(model: nn.Module, seed: int) -> dict[int, Tensor]:
     found: dict[int, Tensor] = {}
     for own in model.parameters():
         is_vector = own.numel() == max(own.shape, default=1)
-        largest = float(own.detach().abs().max()) if own.numel() else 1.0
-        if is_vector and largest < 0.1:
+        if is_vector and own.numel() and float(own.detach().abs().max()) < 0.1:
             value = torch.rand(own.shape, generator=generator) + 0.5
-        elif largest == 0.0:
+        elif own.numel() and not is_vector and is_all_zero(own):
             value = torch.randn(own.shape, generator=generator) * own[0].numel() ** -0.5
         else:
             continue

@@ -20,7 +20,7 @@ from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, S
 from lomt.pruning.preconditions import PruneError, check_model
 from lomt.pruning.ranking import BudgetError, Divisor, divisor_left
 from lomt.pruning.saliency import Losses
-from lomt.pruning.zero_channels import unread_channels
+from lomt.pruning.zero_channels import is_all_zero, unread_channels
 from lomt.structure import (
     CoupledChannels,
     Inputs,
@@ -343,7 +343,7 @@ def _nothing_left(structure: Structure) -> str:
 
 def _has_zero_layer(model: nn.Module) -> bool:
     """Whether a layer ignores its input. Norms at zero do not count: many networks begin with them."""
-    return any(own.ndim > 1 and not bool(own.detach().any()) for own in model.parameters())
+    return any(own.ndim > 1 and is_all_zero(own) for own in model.parameters())
 
 
 def _output_change(before: Mapping[str, Tensor], after: nn.Module, inputs: Inputs) -> dict[str, float]:

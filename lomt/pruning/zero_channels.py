@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from lomt.structure import CoupledChannels, Structure, TensorSlices, named_tensors
 
-__all__ = ["unread_channels"]
+__all__ = ["is_all_zero", "unread_channels"]
+
+_GLANCE = 64
 
 
 def unread_channels(structure: Structure, model: nn.Module) -> dict[str, Bool[Tensor, " _"]]:
@@ -68,3 +70,9 @@ def _is_zero_along(slices: TensorSlices, zero: Tensor, kept: Mapping[int, Tensor
         if dim != slices.dim:
             zero = zero.index_select(dim, positions.to(zero.device))
     return zero.movedim(slices.dim, 0).flatten(1).all(dim=1)
+
+
+def is_all_zero(tensor: Tensor) -> bool:
+    """Say whether a tensor has no entry other than zero; for most a glance at the first ones will do."""
+    values = tensor.detach().reshape(-1)
+    return not bool(values[:_GLANCE].any()) and not bool(values.any())
