@@ -8,7 +8,6 @@ What is proposed is tried on a copy, at several sizes, before it is believed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from lomt.pruning.constant_parts import constant_groups, unchanged_groups, unuse
 from lomt.pruning.flow_recorder import record_flow
 from lomt.pruning.plan import Replacement
 from lomt.pruning.replacements import build_replacement
-from lomt.structure import Inputs, Structure, copy_model, named_outputs, run_model
+from lomt.structure import Inputs, Structure, copy_model, named_outputs, names_layer, run_model
 
 __all__ = ["find_dead", "saved"]
 
@@ -106,11 +105,7 @@ class _Trial:
 
     def _is_protected(self, path: str) -> bool:
         inside = [f"{path}.{name}".rstrip(".") for name, _ in self.model.get_submodule(path).named_modules()]
-        return any(
-            layer == name or layer.startswith(f"{name}.") or fnmatchcase(layer, name)
-            for name in self._protect
-            for layer in inside
-        )
+        return any(names_layer(name, layer) for name in self._protect for layer in inside)
 
     def _search(self, groups: Sequence[Sequence[Replacement]]) -> list[Replacement]:
         """All at once if possible, else by halving."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lomt.structure.operations import arguments_by_name
+
 __all__ = ["FixedCounts"]
 
 
@@ -42,13 +44,7 @@ class FixedCounts(TorchDispatchMode):
         wanted = size if self._given is None else next(self._given, size)
         if wanted == size:
             return func(*args, **kwargs)
-        arguments = {
-            argument.name: args[place]
-            if place < len(args)
-            else kwargs.get(argument.name, argument.default_value)
-            for place, argument in enumerate(func._schema.arguments)
-        }
-        return statistic(arguments, wanted)
+        return statistic(arguments_by_name(func, args, kwargs), wanted)
 
 
 def _over(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float | None:

@@ -21,6 +21,7 @@ from lomt.pruning.constant_rules import (
 )
 from lomt.pruning.data_flow import Flow, ModuleCall, Operation
 from lomt.structure import Inputs, named_outputs, named_tensors, run_model
+from lomt.structure.operations import tensors_in
 
 __all__ = ["record_flow"]
 
@@ -67,7 +68,7 @@ class _Recorder(TorchDispatchMode):
         for tensor in named_tensors(model).values():
             self._cells[tensor] = _Cell(is_kept=True)
         given = inputs.values() if isinstance(inputs, Mapping) else inputs
-        for tensor in _tensors([given] if isinstance(given, Tensor) else list(given)):
+        for tensor in tensors_in([given] if isinstance(given, Tensor) else list(given)):
             self._cells[tensor] = _Cell(0)
 
     def cell(self, tensor: Tensor) -> _Cell:
@@ -97,7 +98,7 @@ class _Recorder(TorchDispatchMode):
         ignored = ignored_operands(func, given, self._is_constant)  # before an in-place operation changes it
         zero_added = self._zero_added(func, given)
         result = func(*args, **kwargs)
-        self._note(func, given, _tensors([result]), ignored, zero_added)
+        self._note(func, given, tensors_in([result]), ignored, zero_added)
         return result
 
     def _is_constant(self, tensor: Tensor) -> bool:
@@ -132,7 +133,7 @@ class _Recorder(TorchDispatchMode):
             for tensor in results:
                 self._cells[tensor] = self.cell(viewed[0])
             return
-        operand = [] if operation_name(func) in SHAPE_ONLY else _tensors(given.values())
+        operand = [] if operation_name(func) in SHAPE_ONLY else tensors_in(given.values())
         skipped = {id(tensor) for tensor in ignored}
         reads = {
             (own, tuple(tensor.shape)): None
@@ -220,23 +221,13 @@ def _paths(model: nn.Module) -> dict[nn.Module, list[str]]:
     return paths
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
-
-
 def _aliased(func: Any, given: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
     """Operands that are written, and operands of which the results are views."""
     written: list[Tensor] = []
     viewed: list[Tensor] = []
     for own in func._schema.arguments:
         if own.alias_info is not None:
-            (written if own.alias_info.is_write else viewed).extend(_tensors([given[own.name]]))
+            (written if own.alias_info.is_write else viewed).extend(tensors_in([given[own.name]]))
     return written, viewed
 
 

@@ -1,6 +1,6 @@
 """What hangs together in a network: channel groups of single layers, and channels coupled across layers."""
 
-from lomt.structure.analyse import trace_structure
+from lomt.structure.analyse import names_layer, trace_structure
 from lomt.structure.channel_groups import (
     AXES,
     Axis,
@@ -47,6 +47,7 @@ __all__ = [
     "group_view",
     "named_outputs",
     "named_tensors",
+    "names_layer",
     "run_model",
     "source_checksum",
     "squared_norms",

@@ -14,7 +14,7 @@ from lomt.structure.recording import SPATIAL, Recording
 from lomt.structure.spans import Span, owners
 from lomt.structure.trace import Inputs, named_tensors, record
 
-__all__ = ["trace_structure"]
+__all__ = ["names_layer", "trace_structure"]
 
 
 def trace_structure(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] = ()) -> Structure:
@@ -123,7 +123,7 @@ class _Analysis:
         for own in slices:
             parameter = self._parameters.get(own.tensor)
             if own.role != "consumer":
-                pattern = next((name for name in self._protect if _matches(name, own.layer)), None)
+                pattern = next((name for name in self._protect if names_layer(name, own.layer)), None)
                 if pattern is not None:
                     return f"protected as `{pattern}`"
             if parameter is not None and not parameter.requires_grad:
@@ -156,11 +156,12 @@ class _Analysis:
 
 def _check_protected(protect: Sequence[str], layers: Sequence[str]) -> None:
     for name in protect:
-        if not any(_matches(name, layer) for layer in layers):
+        if not any(names_layer(name, layer) for layer in layers):
             raise UnknownNameError("layer to protect", name, filter(None, layers))
 
 
-def _matches(pattern: str, layer: str) -> bool:
+def names_layer(pattern: str, layer: str) -> bool:
+    """Say whether a name, a name of something that contains it, or a pattern with ``*`` means a layer."""
     return layer == pattern or layer.startswith(f"{pattern}.") or fnmatchcase(layer, pattern)
 
 

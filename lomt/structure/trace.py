@@ -11,7 +11,7 @@ from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lomt.errors import LomtError
-from lomt.structure.operations import Call, follow, tensors_in
+from lomt.structure.operations import Call, arguments_by_name, follow, tensors_in
 from lomt.structure.recording import Memory, Recording
 from lomt.structure.sizes import SizeWatch, watched_sizes
 
@@ -133,7 +133,7 @@ class _Watch(TorchDispatchMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         result = func(*args, **kwargs)
-        arguments = _by_name(func, args, kwargs)
+        arguments = arguments_by_name(func, args, kwargs)
         follow(Call(self._recording, func, arguments, result, self._memory(func, arguments)))
         return result
 
@@ -151,18 +151,6 @@ class _Watch(TorchDispatchMode):
             return flow
         aliased.absorb(flow)
         return aliased
-
-
-def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    arguments = {}
-    for place, argument in enumerate(func._schema.arguments):
-        if place < len(args):
-            arguments[argument.name] = args[place]
-        elif argument.name in kwargs:
-            arguments[argument.name] = kwargs[argument.name]
-        elif argument.has_default_value():
-            arguments[argument.name] = argument.default_value
-    return arguments
 
 
 @contextmanager

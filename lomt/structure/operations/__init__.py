@@ -5,7 +5,7 @@ must lose the same channels, and says which weights read channels and which comp
 a rule keeps all channels that it touches.
 """
 
-from lomt.structure.operations.call import Call, tensors_in
+from lomt.structure.operations.call import Call, arguments_by_name, tensors_in
 from lomt.structure.operations.table import RULES, follow
 
-__all__ = ["RULES", "Call", "follow", "tensors_in"]
+__all__ = ["RULES", "Call", "arguments_by_name", "follow", "tensors_in"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from lomt.structure.recording import Memory, Recording, Value
 from lomt.structure.spans import Span
 
-__all__ = ["Call", "fix", "operation_name", "tensors_in", "unknown"]
+__all__ = ["Call", "arguments_by_name", "fix", "operation_name", "tensors_in", "unknown"]
 
 
 class Call:
@@ -106,3 +106,16 @@ def unknown(call: Call) -> None:
     reason = f"aten.{call.name} in {call.recording.where} is not an operation that lomt knows"
     fix(call.operands, reason)
     call.put_unknown(reason)
+
+
+def arguments_by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an operation, defaults included, by the names of its schema."""
+    arguments = {}
+    for place, argument in enumerate(func._schema.arguments):
+        if place < len(args):
+            arguments[argument.name] = args[place]
+        elif argument.name in kwargs:
+            arguments[argument.name] = kwargs[argument.name]
+        elif argument.has_default_value():
+            arguments[argument.name] = argument.default_value
+    return arguments
