@@ -15,7 +15,7 @@ from lomt.errors import ArtifactError
 from lomt.models.backbone import mismatch
 from lomt.models.multitask import ModelSpec, MultiTaskModel
 
-__all__ = ["SCHEMA", "load_model", "save_model"]
+__all__ = ["SCHEMA", "load_model", "save_model", "sha256_of"]
 
 SCHEMA = 1
 """Version of ``structure.json``; a file with another one is refused."""
@@ -78,10 +78,11 @@ def load_model(directory: str | Path) -> MultiTaskModel:
 def _write_weights(entries: dict[str, torch.Tensor], path: Path) -> str:
     """Write the weights and return the file's SHA-256."""
     save_file(entries, path, metadata={"format": "pt"})
-    return _sha256(path)
+    return sha256_of(path)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal; read in parts."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -113,7 +114,7 @@ def _read_structure(path: Path) -> dict[str, Any]:
 def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise ArtifactError(f"Expected the weights at {path}, but there is no such file.")
-    if (found := _sha256(path)) != checksum:
+    if (found := sha256_of(path)) != checksum:
         raise ArtifactError(
             f"Expected {path} to have the SHA-256 {checksum[:12]}... of {_STRUCTURE}, "
             f"but got {found[:12]}...: the file was changed, or a save was interrupted. Save the model again."

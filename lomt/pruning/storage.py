@@ -1,7 +1,6 @@
 """Pruned models on disk: where they come from, what was done to them, and their weights; no pickle."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from lomt.atomic_file import write_atomically
 from lomt.errors import ArtifactError, LomtError
 from lomt.models.backbone import mismatch
 from lomt.models.factory import Factory, FactoryError
+from lomt.models.storage import sha256_of
 from lomt.pruning.origin import Origin, origin_of, set_origin
 from lomt.pruning.plan import PruningPlan
 from lomt.pruning.rebuild import check_factory, find_factory, rebuild
@@ -229,15 +229,7 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
 def _save_weights(entries: dict[str, Tensor], path: Path) -> str:
     save_file(entries, path, metadata={"format": "pt"})
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def _is_unpruned(directory: Path) -> bool:
@@ -251,7 +243,7 @@ def _is_unpruned(directory: Path) -> bool:
 def _read_weights(path: Path, structure: StructureFile) -> dict[str, Tensor]:
     if not path.is_file():
         raise ArtifactError(f"Expected the weights at {path}, but there is no such file.")
-    if (found := _sha256(path)) != structure.weights_sha256:
+    if (found := sha256_of(path)) != structure.weights_sha256:
         raise ArtifactError(
             f"Expected {path} to have the SHA-256 {structure.weights_sha256[:12]}... of {NAME}, "
             f"but got {found[:12]}...: the file was changed, or a save was interrupted. Save the model again."

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lomt.errors import ArtifactError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, load_model, save_model
-from lomt.models.storage import _sha256
+from lomt.models.storage import sha256_of
 
 SPEC = ModelSpec(
     backbone=BackboneSpec("mobilenetv3_small_050"),
@@ -98,7 +98,7 @@ def test_structure_can_be_read_by_people(saved):
     assert structure["model"]["branch_points"] == SPEC.branch_points
     assert structure["weights"] == {
         "file": "model.safetensors",
-        "sha256": _sha256(saved / "model.safetensors"),
+        "sha256": sha256_of(saved / "model.safetensors"),
     }
 
 
@@ -137,7 +137,7 @@ def _edit(saved, change):
 
 def _put_weights(saved, content):
     (saved / "model.safetensors").write_bytes(content)
-    _edit(saved, lambda s: s["weights"].update(sha256=_sha256(saved / "model.safetensors")))
+    _edit(saved, lambda s: s["weights"].update(sha256=sha256_of(saved / "model.safetensors")))
 
 
 def test_weights_of_another_kind_with_the_right_checksum(saved):

@@ -16,10 +16,11 @@ from torch import nn
 from lomt.errors import ArtifactError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, save_model
 from lomt.models.factory import Factory, FactoryError
+from lomt.models.storage import sha256_of
 from lomt.pruning.apply import apply_plan
 from lomt.pruning.origin import Origin, add_plan, origin_of, set_origin
 from lomt.pruning.plan import AttributeChange, PruningPlan
-from lomt.pruning.storage import _sha256, load, save
+from lomt.pruning.storage import load, save
 from lomt.pruning.structure_file import _checksum
 
 FACTORY = """
@@ -489,7 +490,7 @@ def test_truncated_weights(untouched):
 
 def test_weights_of_another_kind_with_the_right_checksum(untouched):
     (untouched / "model.safetensors").write_bytes(b"no safetensors here")
-    checksum = _sha256(untouched / "model.safetensors")
+    checksum = sha256_of(untouched / "model.safetensors")
     _edit(untouched, lambda c: c["weights"].update(sha256=checksum))
 
     with pytest.raises(ArtifactError, match="to be a safetensors file, but got"):
