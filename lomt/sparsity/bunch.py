@@ -198,13 +198,14 @@ class Bunch:
     def _sweep(self, index: int, step: LayerStep, is_first: bool) -> None:
         r"""Sum :math:`a_i^2` and :math:`a_i^2 / u_i` for :math:`u_i = \theta + \tau / d_i`, :math:`a_i = w_i / u_i`."""
         tau = step.strength * group_weight(self._layers[index].groups.size)
+        eps = self._one.new_tensor(step.eps)  # made once: a number would become a tensor at every piece
         totals, slopes = self._total_rows[index], self._slope_rows[index]
         theta = self._norm_rows[index].row()
         for piece, total, slope in zip(self._rows[index].pieces, totals.sums, slopes.sums, strict=True):
             weight, moment, metric, u, a = piece
             if is_first:
                 torch.sqrt(moment, out=metric)
-                metric.add_(step.eps)
+                metric.add_(eps)
             torch.addcdiv(theta, self._one, metric, value=tau, out=u)
             torch.div(weight, u, out=a)
             torch.sum(a.mul_(a), dim=1, out=total)

@@ -16,7 +16,7 @@ from lomt.structure import LayerGroups, group_view
 __all__ = ["GroupVector", "Piece", "Rows", "Scratch"]
 
 # Weights handled at a time on a processor: the intermediate values of that many stay in its cache.
-_CHUNK = 2**19
+_CHUNK = 2**18
 
 
 class Scratch:
