@@ -2,6 +2,7 @@
 
 from lomt.branching.branch_points import format_branch_points, read_branch_points
 from lomt.branching.evidence import DensityProfile, LayerEvidence, density_profile
+from lomt.branching.resolutions import next_finer
 from lomt.branching.rewire import copy_matching_weights, rewire
 from lomt.branching.rules import RULES, branch_point
 
@@ -13,6 +14,7 @@ __all__ = [
     "copy_matching_weights",
     "density_profile",
     "format_branch_points",
+    "next_finer",
     "read_branch_points",
     "rewire",
 ]

@@ -20,7 +20,10 @@ _HEADING = """\
 
 
 def format_branch_points(
-    branch_points: Mapping[str, str], profiles: Mapping[str, DensityProfile], layers: Sequence[Layer]
+    branch_points: Mapping[str, str],
+    profiles: Mapping[str, DensityProfile],
+    layers: Sequence[Layer],
+    tried: Mapping[str, Mapping[str, float]] | None = None,
 ) -> str:
     """Return the commented YAML text.
 
@@ -28,6 +31,7 @@ def format_branch_points(
         branch_points: Layer by task.
         profiles: The evidence, by task.
         layers: Candidate layers with their costs.
+        tried: By task the losses of trials at single layers, where there were any.
     """
     costs = {layer.name: layer for layer in layers}
     text = [_HEADING]
@@ -39,6 +43,10 @@ def format_branch_points(
                 f"#   {'|' if evidence.is_bypassable else ' '} {evidence.layer:<28} {evidence.density:6.1%} "
                 f"{cost.params / 1e6:8.2f} M params {cost.macs / 1e6:9.1f} M MACs {mark}".rstrip()
             )
+        losses = (tried or {}).get(task, {})
+        if losses:
+            shown = ", ".join(f"{layer} {loss:.4f}" for layer, loss in losses.items())
+            text.append(f"#   loss when trained alone at a layer: {shown}")
         text.append(f"{task}: {chosen}\n")
     return "\n".join(text)
 

@@ -9,6 +9,7 @@ import torch
 from lomt.branching import branch_point, copy_matching_weights, density_profile, format_branch_points
 from lomt.models import MultiTaskModel, load_model
 from lomt.pipeline.context import Context
+from lomt.pipeline.finer_trials import prefer_finer
 from lomt.pipeline.run_directory import StageFolder, write_text
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
 from lomt.tasks import Task
@@ -24,21 +25,26 @@ def run_locate(context: Context) -> None:
     settings = context.recipe.locate
     origin = context.keys["dense"] if settings.start == "dense" else None
     # Another reading of the same trials needs no training.
-    reading = settings.model_dump(mode="json", include={"rule", "activity", "granularity"})
+    reading = settings.model_dump(mode="json", include={"rule", "activity", "granularity", "finer_epochs"})
     folder = context.folder("locate", _training_key(context, reading), origin)
     if folder.is_finished and folder.read_json("profiles.json")["reading"] == reading:
         return
     profiles, chosen = {}, {}
+    tried: dict[str, dict[str, float]] = {}
     layers = context.parts.layers
     for task in context.recipe.tasks:
         reports = [_trial(context, folder, task, trial) for trial in range(settings.seeds)]
         profiles[task] = density_profile(task, reports, layers, granularity=settings.granularity)
         chosen[task] = branch_point(profiles[task], rule=settings.rule, activity=settings.activity)
+        if settings.finer_epochs:
+            tried[task] = prefer_finer(context, folder, task, chosen[task])
+            chosen[task] = min(tried[task], key=tried[task].__getitem__)
         context.progress.message(f"locate: {task} needs {chosen[task]}")
     if context.is_writer:
-        write_text(folder.path / "branch_points.yaml", format_branch_points(chosen, profiles, layers))
+        write_text(folder.path / "branch_points.yaml", format_branch_points(chosen, profiles, layers, tried))
     folder.write_json(
-        "profiles.json", {"reading": reading, "profiles": [p.to_dict() for p in profiles.values()]}
+        "profiles.json",
+        {"reading": reading, "profiles": [p.to_dict() for p in profiles.values()], "finer": tried},
     )
     folder.finish()
 

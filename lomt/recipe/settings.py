@@ -195,6 +195,12 @@ class LocateSettings(Settings):
     rule: Rule = Field(
         default="before_first_dead_run", description="How the branch point follows from the active layers."
     )
+    finer_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="Epochs for which a task is trained alone at the layer found and at the last block of each finer "
+        "resolution before it; the least loss wins. 0 leaves it at the layer found.",
+    )
     granularity: Literal["block", "conv"] = Field(
         default="block", description="Branch points at block outputs or at raw convolution outputs (paper)."
     )

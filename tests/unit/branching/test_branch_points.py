@@ -19,6 +19,14 @@ def test_what_is_written_is_read_back_and_shows_the_evidence(tmp_path):
     assert any("blocks.1" in line and line.endswith("<-") for line in text.splitlines())
 
 
+def test_losses_of_trials_are_shown():
+    text = format_branch_points(
+        {"depth": "blocks.1"}, {"depth": PROFILE}, LAYERS, {"depth": {"blocks.2": 0.5, "blocks.1": 0.25}}
+    )
+
+    assert "#   loss when trained alone at a layer: blocks.2 0.5000, blocks.1 0.2500\n" in text
+
+
 def test_order_is_that_of_the_tasks(tmp_path):
     path = tmp_path / "branch_points.yaml"
     path.write_text("edges: blocks.0\ndepth: blocks.1\n")

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from lomt import cli
+from lomt.branching import next_finer, read_branch_points
 from lomt.errors import ArtifactError, DataError, UnknownNameError
-from lomt.models import load_model
+from lomt.models import create_backbone, list_layers, load_model
 from lomt.pipeline import STAGES, run
 from lomt.recipe import load_recipe
 from lomt.training import SilentProgress
@@ -135,6 +136,26 @@ def test_another_rule_reads_the_same_trials(copy):
 
     assert [text.split(" needs ")[0] for text in texts] == ["locate: segmentation", "locate: depth"]
     assert (copy / "locate" / "depth" / "sparsity.json").stat().st_mtime_ns == stored
+
+
+def test_finer_layers_are_tried_for_as_long_as_they_are_better(copy):
+    weak = ("locate.lambdas.start=1e-9", "locate.lambdas.stop=1e-9", "locate.lambdas.count=1")
+    go(copy, "locate.finer_epochs=1", *weak, last="locate")
+
+    layers_of_the_backbone = list_layers(
+        create_backbone(load_model(copy / "dense").spec.backbone), (32, 48), "all"
+    )
+    profiles = json.loads((copy / "locate/profiles.json").read_text())
+    chosen = read_branch_points(copy / "locate/branch_points.yaml", ["segmentation", "depth"])
+    for task, losses in profiles["finer"].items():
+        layers, values = list(losses), list(losses.values())
+        assert chosen[task] == min(losses, key=losses.get)
+        assert values[:-1] == sorted(values[:-1], reverse=True)
+        assert next_finer(layers_of_the_backbone, layers[-1]) is None or values[-1] >= values[-2]
+    stamps = {path: path.stat().st_mtime_ns for path in (copy / "locate").rglob("at_*.json")}
+    assert len(stamps) >= 4
+    go(copy, "locate.finer_epochs=1", *weak, "locate.activity=0.02", last="locate")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
 
 def test_edited_branch_points_are_used(copy):
