@@ -20,8 +20,8 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 BUDGETS = (0.5, 0.25)
 FURTHER: dict[str, dict[str, Any]] = {
-    "macs=0.25, divisor=16": {"macs": 0.25, "divisor": 16},
-    "macs=0.25, divisor=16, ranking=layer": {"macs": 0.25, "divisor": 16, "ranking": "layer"},
+    "macs=0.25, divisor=8": {"macs": 0.25, "divisor": 8},
+    "macs=0.25, ranking=layer": {"macs": 0.25, "ranking": "layer"},
 }
 
 

@@ -108,9 +108,13 @@ def prune_model(
         ),
     ] = "magnitude",
     divisor: Annotated[
-        str,
-        typer.Option("--divisor", metavar="N|auto", help="What widths are multiples of; auto measures it."),
-    ] = "8",
+        str | None,
+        typer.Option(
+            "--divisor",
+            metavar="N|auto",
+            help="What widths are multiples of; auto measures it. Default: of 16, or 8 itself.",
+        ),
+    ] = None,
     threads: Annotated[
         int, typer.Option("--threads", metavar="N", help="Threads of onnxruntime in measurements.")
     ] = 1,
@@ -206,8 +210,8 @@ def _one_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
     return given
 
 
-def _parse_divisor(text: str) -> int | str:
-    if text == "auto":
+def _parse_divisor(text: str | None) -> int | str | None:
+    if text is None or text == "auto":
         return text
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise LomtError(f"Expected `--divisor` to be a positive integer or auto, but got {text}.")

@@ -98,7 +98,7 @@ def prune_to_latency(
     structure: Structure,
     build: Callable[[Masks], nn.Module],
     threads: int = 1,
-    divisor: Divisor = 8,
+    divisor: Divisor = None,
     ranking: str = "global",
     minimum: float = 0.1,
     must_stay: Mapping[str, Bool[Tensor, " _"]] | None = None,

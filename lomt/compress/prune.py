@@ -35,7 +35,7 @@ def prune(
     latency_ms: float | None = None,
     importance: str | Importance = "magnitude",
     losses: Losses | None = None,
-    divisor: Divisor | Literal["auto"] = 8,
+    divisor: Divisor | Literal["auto"] = None,
     ranking: str = "global",
     minimum: float = 0.1,
     protect: Sequence[str] = (),
@@ -63,8 +63,8 @@ def prune(
         importance: Which channels matter; a name of `lomt.pruning.IMPORTANCES` or your own.
         losses: Losses of a few batches, for the importances that read gradients.
         divisor: Widths after a lossy cut are multiples of it; one number, or one by name of the coupled channels.
-            ``"auto"`` measures on this machine which widths run fast, see
-            :func:`lomt.deploy.fast_widths.measure_divisor`.
+            By default multiples of 16, and 8 where the budget cannot be met otherwise. ``"auto"`` measures on this
+            machine which widths run fast, see :func:`lomt.deploy.fast_widths.measure_divisor`.
         ranking: Channels are compared in the whole network (``"global"``), within what is shared and what is each
             output's own (``"component"``), or not across layers (``"layer"``).
         minimum: Least fraction of each layer's channels that a lossy cut leaves.

@@ -38,7 +38,7 @@ class ReachablePlans:
         structure: Structure,
         scores: Mapping[str, Float[Tensor, " _"]],
         *,
-        divisor: Divisor = 8,
+        divisor: Divisor = None,
         ranking: str = "global",
         minimum: float = 0.1,
         must_stay: Mapping[str, Bool[Tensor, " _"]] | None = None,

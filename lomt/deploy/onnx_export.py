@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lomt import __version__
 from lomt.deploy.exporter import quiet_exporter, root_cause
 from lomt.deploy.inference_copy import inference_copy, task_outputs
+from lomt.deploy.onnx_gelu import reorder_gelus
 from lomt.deploy.onnx_graph import clear_trace, flush_subnormals, name_outputs, remove_prefix, set_metadata
 from lomt.errors import ArtifactError, UnknownNameError, UnsupportedLayerError
 
@@ -163,6 +164,7 @@ def _finish(network: onnx.ModelProto, names: Sequence[str], entries: Mapping[str
     clear_trace(network)
     remove_prefix(network, "model.")  # the wrapper's attribute
     name_outputs(network, names)
+    reorder_gelus(network)
     flushed = flush_subnormals(network)
     if flushed:
         _logger.info("Set %d subnormal weights to zero.", flushed)

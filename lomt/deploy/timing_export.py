@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lomt.deploy.exporter import quiet_exporter, root_cause
 from lomt.deploy.graph_timing import Feed
+from lomt.deploy.onnx_gelu import reorder_gelus
 from lomt.deploy.onnx_graph import flush_subnormals
 from lomt.errors import UnsupportedLayerError
 from lomt.structure import Inputs, copy_model, named_outputs, run_model
@@ -55,6 +56,7 @@ def export_for_timing(model: nn.Module, example_inputs: Inputs, path: Path) -> P
             "Replace the layer or the data-dependent code that this names, or use a budget of MACs, parameters or "
             "channels."
         ) from error
+    reorder_gelus(network)
     flush_subnormals(network)
     onnx.save(network, path)
     return path

@@ -13,6 +13,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from lomt.compress.prune import prune
+from lomt.deploy.network_gauge import NetworkGauge
 from lomt.models.factory import factory_candidates
 from lomt.pipeline.context import Context
 from lomt.pipeline.parts import training_options
@@ -22,7 +24,7 @@ from lomt.pruning.interfaces import Importance
 from lomt.pruning.optimizer_state import carry_optimizer
 from lomt.pruning.origin import Origin, origin_of, set_origin
 from lomt.pruning.plan import PruningPlan
-from lomt.pruning.prune import PruneResult, prune
+from lomt.pruning.prune import PruneResult
 from lomt.pruning.ranking import BudgetError
 from lomt.pruning.storage import load, save
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
@@ -35,7 +37,7 @@ from lomt.training.checkpoint import (
     save_checkpoint,
 )
 
-__all__ = ["Rounds", "budget_of", "share_kept"]
+__all__ = ["Rounds", "budget_of", "counted_by", "share_kept"]
 
 _MODEL = "structure.json"  # written last: with it a saved model is whole
 _OPTIMIZER = "optimizer.checkpoint"
@@ -107,16 +109,14 @@ class Rounds:
 
     def _cut(self, number: int, cut: Path) -> None:
         settings, context = self.settings, self.context
-        name, target = budget_of(settings)
-        wanted = target ** (number / settings.rounds)
-        context.progress.message(
-            f"prune: round {number} of {settings.rounds}, {settings.target} network to {wanted:.1%} of its {name}"
-        )
         torch.manual_seed(context.recipe.seed)
         model = self._before(number).to(context.accelerator(settings.train).device)
-        share = min(1.0, wanted / share_kept(origin_of(model).plans, name))
+        name, wanted, told = self._wanted(number, model)
+        context.progress.message(
+            f"prune: round {number} of {settings.rounds}, {settings.target} network to {told}"
+        )
         try:
-            result = self._pruned(model, {name: share})
+            result = self._pruned(model, {name: wanted})
         except BudgetError as error:
             raise BudgetError(f"Round {number} of {settings.rounds} of stage prune: {error}") from error
         if settings.recalibrate_batches:
@@ -126,12 +126,29 @@ class Rounds:
             save_checkpoint(cut / _OPTIMIZER, TrainingState(state))
         save(result.model, cut)
 
+    def _wanted(self, number: int, model: nn.Module) -> tuple[str, float, str]:
+        """Return the round's budget by name, for the model it finds, and in words for the first network."""
+        name, target = budget_of(self.settings)
+        if name == "latency_ms":
+            with NetworkGauge(model, self._example(model), threads=self.settings.threads) as gauge:
+                now_ms = gauge.dense_ms()
+            left = self.settings.rounds - number + 1
+            wanted_ms = now_ms * min(1.0, target / now_ms) ** (1 / left) if left > 1 else target
+            return name, wanted_ms, f"{wanted_ms:.3g} ms"
+        wanted = target ** (number / self.settings.rounds)
+        share = min(1.0, wanted / share_kept(origin_of(model).plans, name))
+        return name, share, f"{wanted:.1%} of its {name}"
+
+    def _example(self, model: nn.Module) -> Tensor:
+        """One image where the model is."""
+        return next(self._images(1))[:1].to(next(model.parameters()).device)
+
     def _pruned(self, model: nn.Module, budget: Mapping[str, float]) -> PruneResult:
         settings = self.settings
         device = next(model.parameters()).device
         return prune(
             model,
-            next(self._images(1))[:1].to(device),
+            self._example(model),
             importance=self._importance(device),
             divisor=settings.divisor,
             ranking=settings.ranking,
@@ -140,6 +157,8 @@ class Rounds:
             channels=budget.get("channels"),
             params=budget.get("params"),
             macs=budget.get("macs"),
+            latency_ms=budget.get("latency_ms"),
+            threads=settings.threads,
         )
 
     def _train(self, number: int) -> None:
@@ -206,9 +225,14 @@ class Rounds:
 
 
 def budget_of(settings: PruneSettings) -> tuple[str, float]:
-    """Return the budget's name and the share of the network to be cut that may be kept."""
+    """Return the budget's name, and the share of the network to be cut that may be kept or milliseconds."""
     ((name, share),) = ((n, s) for n in BUDGETS if (s := getattr(settings, n)) is not None)
     return name, share
+
+
+def counted_by(budget: str) -> str:
+    """Return what tells how much of a network is left: a latency is not in the plan, its MACs are."""
+    return "macs" if budget == "latency_ms" else budget
 
 
 def share_kept(plans: tuple[PruningPlan, ...], budget: str) -> float:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
-from lomt.pipeline.prune_rounds import Rounds, budget_of, share_kept
+from lomt.pipeline.prune_rounds import Rounds, budget_of, counted_by, share_kept
 from lomt.pipeline.run_directory import write_text
 from lomt.pruning.compose import compose
 from lomt.pruning.plan import ComponentChange, PruningPlan
@@ -47,7 +47,8 @@ def run_prune(context: Context) -> None:
             "metrics": result.metrics,
             "losses": result.losses,
             "budget": {name: target},
-            "kept": [share_kept(plans[: number + 1], name) for number in range(len(plans))],
+            "kept": [share_kept(plans[: number + 1], counted_by(name)) for number in range(len(plans))],
+            "kept_of": counted_by(name),
         },
     )
     folder.finish()

@@ -22,7 +22,7 @@ def choose_channels(
     channels: float | None = None,
     params: float | None = None,
     macs: float | None = None,
-    divisor: Divisor = 8,
+    divisor: Divisor = None,
     ranking: str = "global",
     minimum: float = 0.1,
     must_stay: Masks | None = None,

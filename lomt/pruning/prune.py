@@ -65,7 +65,7 @@ def prune(
     macs: float | None = None,
     importance: str | Importance = "magnitude",
     losses: Losses | None = None,
-    divisor: Divisor = 8,
+    divisor: Divisor = None,
     ranking: str = "global",
     minimum: float = 0.1,
     protect: Sequence[str] = (),
@@ -87,7 +87,8 @@ def prune(
         macs: Largest fraction of the multiply-accumulates to keep.
         importance: Which channels matter; a name of `lomt.pruning.IMPORTANCES` or your own.
         losses: Losses of a few batches, for the importances that read gradients.
-        divisor: Widths after a lossy cut are multiples of it.
+        divisor: Widths after a lossy cut are multiples of it; by default of 16, and 8 where the budget cannot be met
+            otherwise, see :func:`lomt.pruning.ranking.rank_channels`.
         ranking: Channels are compared in the whole network (``"global"``), within what is shared and what is each
             output's own (``"component"``), or not across layers (``"layer"``).
         minimum: Least fraction of each layer's channels that a lossy cut leaves.

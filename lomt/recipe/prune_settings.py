@@ -9,7 +9,7 @@ from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["BUDGETS", "DistillSettings", "PruneSettings"]
 
-BUDGETS = ("channels", "params", "macs")
+BUDGETS = ("channels", "params", "macs", "latency_ms")
 """Keys of which just one is given."""
 
 Budget = Annotated[float, Field(gt=0, le=1)]
@@ -39,6 +39,14 @@ class PruneSettings(Settings):
     channels: Budget | None = Field(default=None, description="Largest share of prunable channels to keep.")
     params: Budget | None = Field(default=None, description="Largest share of parameters to keep.")
     macs: Budget | None = Field(default=None, description="Largest share of multiply-accumulates to keep.")
+    latency_ms: Positive | None = Field(
+        default=None,
+        description="Longest median time of one image in onnxruntime on the processor of the machine that cuts, in "
+        "milliseconds.",
+    )
+    threads: PositiveInt = Field(
+        default=1, description="Threads of onnxruntime where `latency_ms` is measured."
+    )
     importance: Literal[
         "magnitude", "batchnorm", "taylor", "random", "task_union", "task_share", "task_weighted"
     ] = Field(
@@ -48,7 +56,9 @@ class PruneSettings(Settings):
     loss_batches: PositiveInt = Field(
         default=8, description="Training batches whose gradients the importance reads."
     )
-    divisor: PositiveInt = Field(default=8, description="Widths after the cut are multiples of it.")
+    divisor: PositiveInt | None = Field(
+        default=None, description="Widths after the cut are multiples of it; null for multiples of 16, and 8."
+    )
     ranking: Literal["global", "component", "layer"] = Field(
         default="global",
         description="Channels compete in the whole network, within the shared part and each decoder, or within "
@@ -61,7 +71,8 @@ class PruneSettings(Settings):
         default=[], description="Layers, by dotted path or pattern, whose own channels stay."
     )
     rounds: PositiveInt = Field(
-        default=1, description="Rounds of cutting and training; each keeps the same share of what it finds."
+        default=1,
+        description="Rounds of cutting and training; each keeps the same share of what it finds, or of its time.",
     )
     recalibrate_batches: int = Field(
         default=16,

@@ -1,6 +1,7 @@
 """Copies of models, whatever they keep."""
 
 import copy
+from collections import OrderedDict
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -24,7 +25,10 @@ def copy_model(model: M, *, share_parameters: bool = False) -> M:
     memo: dict[int, Any] = {id(own): own for own in model.parameters()} if share_parameters else {}
     for module in model.modules():
         for value in vars(module).values():
-            _detach_into(memo, value)
+            if type(value) in (dict, OrderedDict) and not value:
+                memo[id(value)] = type(value)()  # a module has a dozen; copy.deepcopy is slow on them
+            else:
+                _detach_into(memo, value)
     return copy.deepcopy(model, memo)
 
 

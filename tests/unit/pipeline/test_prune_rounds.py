@@ -2,7 +2,7 @@
 
 import pytest
 
-from lomt.pipeline.prune_rounds import budget_of, share_kept
+from lomt.pipeline.prune_rounds import budget_of, counted_by, share_kept
 from lomt.pruning.plan import PruningPlan
 from lomt.recipe import load_recipe
 
@@ -39,3 +39,10 @@ def test_shares_multiply(budget, shares):
 def test_the_budget_is_the_one_given(budget):
     recipe = load_recipe("rooms_demo", [f"prune.{budget}=0.25"], check_names=False)
     assert budget_of(recipe.prune) == (budget, 0.25)
+
+
+def test_a_latency_is_a_budget_and_what_is_left_is_counted_in_macs():
+    recipe = load_recipe("rooms_demo", ["prune.latency_ms=2.5"], check_names=False)
+    assert budget_of(recipe.prune) == ("latency_ms", 2.5)
+    assert counted_by("latency_ms") == "macs"
+    assert counted_by("params") == "params"

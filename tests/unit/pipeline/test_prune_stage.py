@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from lomt import pipeline
+from lomt.compress.prune import prune
 from lomt.errors import ArtifactError, LomtError, UnknownNameError
 from lomt.models import load_model
+from lomt.pipeline import prune_rounds
 from lomt.pipeline.export_stage import onnx_files
 from lomt.pruning import storage
 from lomt.pruning.plan import PruningPlan
@@ -158,6 +160,61 @@ def test_a_budget_out_of_reach_says_what_is_in_reach_and_in_which_round(copy):
 def test_a_protected_name_that_matches_nothing_is_named(copy):
     with pytest.raises(UnknownNameError, match="layr1"):
         go(copy, "prune={macs: 0.9, protect: [layr1]}")
+
+
+class Clock:
+    """Says how long networks take."""
+
+    times_ms = (16.0, 9.0)
+
+    def __init__(self, model, example_inputs, *, threads):
+        assert tuple(example_inputs.shape) == (1, 3, 32, 48)
+        self.time_ms = self.times_ms[len(type(self).asked)]
+        type(self).asked.append(threads)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def dense_ms(self):
+        return self.time_ms
+
+
+def test_a_latency_is_approached_round_by_round_by_the_same_factor(copy, monkeypatch):
+    asked = []
+
+    def cut(model, inputs, *, latency_ms, threads, **settings):
+        asked.append((latency_ms, threads, settings.pop("macs")))
+        return prune(model, inputs, macs=0.7, **settings)
+
+    monkeypatch.setattr(Clock, "asked", [], raising=False)
+    monkeypatch.setattr(prune_rounds, "NetworkGauge", Clock)
+    monkeypatch.setattr(prune_rounds, "prune", cut)
+    _, texts = go(copy, "prune={latency_ms: 4, macs: null, rounds: 2, threads: 2, recalibrate_batches: 0}")
+
+    assert asked == [(8.0, 2, None), (4.0, 2, None)]
+    assert Clock.asked == [2, 2]
+    assert texts == [
+        "prune: round 1 of 2, rewired network to 8 ms",
+        "prune: round 2 of 2, rewired network to 4 ms",
+    ]
+    written = read(copy, "metrics.json")
+    assert written["budget"] == {"latency_ms": 4}
+    assert written["kept_of"] == "macs"
+    assert 0.2 < written["kept"][1] < written["kept"][0] <= 0.7
+
+
+@pytest.mark.slow
+def test_a_measured_latency_is_met(copy):
+    go(copy, "prune={latency_ms: 1000, macs: null, rounds: 1}")
+    (kept,) = read(copy, "metrics.json")["kept"]
+    assert kept == 1
+    with pytest.raises(
+        LomtError, match=r"^Round 1 of 1 of stage prune: Expected `latency_ms` to be at least"
+    ):
+        go(copy, "prune={latency_ms: 0.0001, macs: null, rounds: 1}")
 
 
 # --- killed and resumed

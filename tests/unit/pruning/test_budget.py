@@ -233,6 +233,29 @@ def test_widths_are_counted_in_positions_of_tensors():
     assert keep["heads"].tolist() == [False, False, False, True, True, True]
 
 
+def test_by_default_widths_are_multiples_of_16_and_8_where_nothing_else_is_left():
+    structure = chain([4, 40, 16, 64, 4])
+    scores = {c.name: torch.rand(c.count, dtype=torch.float64) for c in structure.prunable}
+    order = rank_channels(structure, scores)
+    assert [layer.widths for layer in order.layers] == [(40, 32, 16, 8), (16, 8), (64, 48, 32, 16, 8)]
+    narrow = [layer for layer, blocks in order.removed(5).items() if order.layers[layer].widths[blocks] < 16]
+    assert len(order.order) == 8
+    assert narrow == []
+    for ranking in RANKINGS:
+        for blocks in range(6):
+            gone = rank_channels(structure, scores, ranking=ranking).removed(blocks)
+            assert all(order.layers[layer].widths[count] >= 16 for layer, count in gone.items())
+
+
+def test_by_default_heads_as_wide_as_a_kernel_go_one_by_one():
+    heads = coupled_channels(
+        "heads", 6, ("qkv", 0, "producer", 96), ("proj", 1, "consumer", 32), ("bias", 0, "scale")
+    )
+    structure = HandStructure((heads,), {"proj": (4, 192)}, {})
+    (layer,) = rank_channels(structure, {"heads": torch.arange(6.0)}).layers
+    assert layer.widths == (6, 5, 4, 3, 2, 1)
+
+
 def test_a_flattened_map_does_not_make_single_channels_wide():
     _, structure, _ = two_tasks()
     label = next(c for c in structure.coupled if c.name == "label.0")

@@ -63,3 +63,16 @@ def test_modes_and_frozen_parameters_are_copied():
     assert [module.training for module in copied] == [True, False]
     assert not copied[0].bias.requires_grad
     assert copied[0].weight.requires_grad
+
+
+def test_empty_dicts_are_copies_too_and_those_that_are_one_stay_one():
+    model = Caching()
+    model.cache = model.other = {}
+    copied = copy_model(model)
+    assert copied.cache is copied.other
+    copied.cache["key"] = 1
+    assert model.cache == {}
+    handle = copied.layer.register_forward_hook(lambda *_: None)
+    assert not model.layer._forward_hooks
+    assert len(copied.layer._forward_hooks) == 1
+    handle.remove()
