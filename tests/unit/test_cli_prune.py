@@ -166,7 +166,7 @@ def test_without_settings_only_what_is_exact_goes(call, calls):
     assert (type(model).__name__, model.training, inputs.shape) == ("Net", False, (1, 3, 4, 4))
     assert settings == {
         "importance": "magnitude",
-        "divisor": 8,
+        "divisor": None,
         "ranking": "global",
         "exact": True,
         "protect": (),
