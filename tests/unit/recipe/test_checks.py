@@ -88,10 +88,10 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             ["rewire.branch_points={depth: layer1}"],
             "`rewire.branch_points`: expected a layer for every task, but there is none for edges.",
         ),
-        (["prune={}"], "`prune`: expected just one of channels, params, macs, but got none."),
+        (["prune={}"], "`prune`: expected just one of channels, params, macs, latency_ms, but got none."),
         (
             ["prune={macs: 0.5, params: 0.5}"],
-            "`prune`: expected just one of channels, params, macs, but got params and macs.",
+            "`prune`: expected just one of channels, params, macs, latency_ms, but got params and macs.",
         ),
         (
             ["prune={macs: 0.5, distill: {weights: {depht: 0}}}"],
