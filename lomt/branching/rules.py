@@ -59,12 +59,33 @@ def steepest_fall(profile: DensityProfile, activity: float) -> int:
     return can_die[falls.index(min(falls))]
 
 
+def longest_survivor(profile: DensityProfile, activity: float) -> int:
+    """Return the shallowest of the layers whose density is within a twentieth of the highest.
+
+    For evidence of the joint method: a deeper layer of a residual network has most of what a shallower one has, and
+    lives on nearly as long.
+    """
+    if not any(layer.is_bypassable for layer in profile.layers):
+        return len(profile.layers) - 1
+    highest = max(layer.density for layer in profile.layers)
+    return next(i for i, layer in enumerate(profile.layers) if layer.density >= 0.95 * highest)
+
+
+def deepest_survivor(profile: DensityProfile, activity: float) -> int:
+    """Return the deepest of the half of the layers that are densest: of those that outlive the other half."""
+    densities = sorted((layer.density for layer in profile.layers), reverse=True)
+    middle = densities[(len(densities) - 1) // 2]
+    return max(i for i, layer in enumerate(profile.layers) if layer.density >= middle)
+
+
 RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "before_first_dead_run": before_first_dead_run,
     "last_active_bypassable": last_active_bypassable,
     "deepest_active": deepest_active,
     "density_threshold": density_threshold,
     "steepest_fall": steepest_fall,
+    "longest_survivor": longest_survivor,
+    "deepest_survivor": deepest_survivor,
 }
 
 
