@@ -71,13 +71,6 @@ def longest_survivor(profile: DensityProfile, activity: float) -> int:
     return next(i for i, layer in enumerate(profile.layers) if layer.density >= 0.95 * highest)
 
 
-def deepest_survivor(profile: DensityProfile, activity: float) -> int:
-    """Return the deepest of the half of the layers that are densest: of those that outlive the other half."""
-    densities = sorted((layer.density for layer in profile.layers), reverse=True)
-    middle = densities[(len(densities) - 1) // 2]
-    return max(i for i, layer in enumerate(profile.layers) if layer.density >= middle)
-
-
 RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "before_first_dead_run": before_first_dead_run,
     "last_active_bypassable": last_active_bypassable,
@@ -85,7 +78,6 @@ RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "density_threshold": density_threshold,
     "steepest_fall": steepest_fall,
     "longest_survivor": longest_survivor,
-    "deepest_survivor": deepest_survivor,
 }
 
 

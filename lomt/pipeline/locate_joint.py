@@ -29,7 +29,8 @@ def joint_key(context: Context) -> dict[str, Any]:
     locate = key["settings"]["locate"]
     for name in _OF_SINGLE_TASK:
         del locate[name]
-    del locate["joint"]["rule"]
+    for name in ("rule", "point"):
+        del locate["joint"][name]
     return key
 
 

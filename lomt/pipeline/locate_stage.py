@@ -60,7 +60,7 @@ def run_locate(context: Context) -> None:
         return
     profiles = method.profiles(context, trials)
     chosen = {
-        task: branch_point(profile, rule=reading["rule"], activity=settings.activity)
+        task: branch_point(profile, rule=reading["rule"], activity=reading["activity"])
         for task, profile in profiles.items()
     }
     for task, layer in chosen.items():
@@ -82,10 +82,10 @@ def run_locate(context: Context) -> None:
 
 def _reading(context: Context) -> dict[str, Any]:
     settings = context.recipe.locate
-    rule = settings.joint.rule if settings.method == "joint" else settings.rule
+    is_joint = settings.method == "joint"
     return {
         "method": settings.method,
-        "rule": rule,
-        "activity": settings.activity,
+        "rule": settings.joint.rule if is_joint else settings.rule,
+        "activity": settings.joint.point if is_joint else settings.activity,
         "granularity": settings.granularity,
     }

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from lomt.recipe.base import NonNegative, Positive, PositiveInt, Settings
+from lomt.recipe.base import Fraction, NonNegative, Positive, PositiveInt, Settings
 
 __all__ = ["JointSettings"]
 
@@ -41,6 +41,10 @@ class JointSettings(Settings):
         default=None,
         description="Image pixels per pixel of the sums; null takes that of the deepest layer, at most 8.",
     )
-    rule: Literal["longest_survivor", "deepest_survivor"] = Field(
+    rule: Literal["longest_survivor", "deepest_active"] = Field(
         default="longest_survivor", description="How the branch point follows from the order of death."
+    )
+    point: Fraction = Field(
+        default=0.75,
+        description="Share of the path past which a layer has to be read to be active (rule `deepest_active`).",
     )

@@ -84,7 +84,7 @@ def test_rewire_takes_the_branch_points(copy):
 
 def test_second_run_and_another_rule_train_nothing(copy):
     assert go(copy, *JOINT) == []
-    texts = go(copy, *JOINT, "locate.joint.rule=deepest_survivor")
+    texts = go(copy, *JOINT, "locate.joint.rule=deepest_active", "locate.joint.point=0.5")
 
     assert [text.split(" needs ")[0] for text in texts] == ["locate: segmentation", "locate: depth"]
 
