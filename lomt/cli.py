@@ -114,13 +114,19 @@ def _add_stage(stage: str, summary: str) -> Callable[..., None]:
         out: OutOption = None,
         verbose: VerboseOption = 0,
     ) -> None:
-        _run(recipe, overrides, out, stage, stage, verbose)
+        directory = _run(recipe, overrides, out, stage, stage, verbose)
+        if stage == "locate" and _is_first_process():
+            typer.echo((directory / "locate" / "report.txt").read_text(encoding="utf-8"))
 
     return app.command(stage, help=summary, epilog=f"Example: lomt {stage} rooms_demo")(verb)
 
 
 _add_stage("train", "Train the dense multitask model.")
-_add_stage("locate", "Find the backbone layer each task needs, by sparse single-task training.")
+_add_stage(
+    "locate",
+    "Find the backbone layer each task needs, by sparse training: of each task alone, or of all at once "
+    "(--set locate.method=joint).",
+)
 
 
 @app.command("rewire", epilog="Example: lomt rewire rooms_demo --set rewire.start=dense")
@@ -236,7 +242,7 @@ def _run(
     last: str,
     verbosity: int,
     **choices: Path,
-) -> None:
+) -> Path:
     from lomt.recipe import load_recipe
     from lomt.terminal import configure_logging, terminal_progress
 
@@ -255,8 +261,13 @@ def _run(
         if error.filename is None and error.errno is not None:
             error.filename = str(directory)  # a full disk does not say which file it was
         raise
-    if os.environ.get("RANK", "0") == "0":  # one of several processes says it for all
+    if _is_first_process():
         typer.echo(str(summary))
+    return directory
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # one of several processes says it for all
 
 
 def _parse_size(text: str) -> tuple[int, int]:

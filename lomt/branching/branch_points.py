@@ -14,9 +14,10 @@ __all__ = ["format_branch_points", "read_branch_points"]
 _HEADING = """\
 # Which backbone layer each task's decoder reads.
 # Written by `lomt locate`; edit it and run `lomt rewire` to try other layers.
-# In the comments: per layer the share of channel groups that survived sparse training (mean over trials),
-# `|` beside a layer that features can bypass. Cumulative cost is that of the backbone cut after the layer.
+# In the comments: per layer the {evidence},
+# `|` beside a layer that could have died. Cumulative cost is that of the backbone cut after the layer.
 """
+_EVIDENCE = "share of channel groups that survived sparse training (mean over trials)"
 
 
 def format_branch_points(
@@ -24,6 +25,8 @@ def format_branch_points(
     profiles: Mapping[str, DensityProfile],
     layers: Sequence[Layer],
     tried: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    evidence: str = _EVIDENCE,
 ) -> str:
     """Return the commented YAML text.
 
@@ -32,15 +35,16 @@ def format_branch_points(
         profiles: The evidence, by task.
         layers: Candidate layers with their costs.
         tried: By task the losses of trials at single layers, where there were any.
+        evidence: What the share beside each layer is.
     """
     costs = {layer.name: layer for layer in layers}
-    text = [_HEADING]
+    text = [_HEADING.format(evidence=evidence)]
     for task, chosen in branch_points.items():
-        for evidence in profiles[task].layers if task in profiles else ():
-            cost = costs[evidence.layer]
-            mark = "<-" if evidence.layer == chosen else ""
+        for own in profiles[task].layers if task in profiles else ():
+            cost = costs[own.layer]
+            mark = "<-" if own.layer == chosen else ""
             text.append(
-                f"#   {'|' if evidence.is_bypassable else ' '} {evidence.layer:<28} {evidence.density:6.1%} "
+                f"#   {'|' if own.is_bypassable else ' '} {own.layer:<28} {own.density:6.1%} "
                 f"{cost.params / 1e6:8.2f} M params {cost.macs / 1e6:9.1f} M MACs {mark}".rstrip()
             )
         losses = (tried or {}).get(task, {})

@@ -1,6 +1,6 @@
 """What sparse training says of a task's need for each backbone layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lomt.models import Layer
 from lomt.sparsity import SparsityReport
 
-__all__ = ["DensityProfile", "LayerEvidence", "density_profile"]
+__all__ = ["DensityProfile", "LayerEvidence", "density_profile", "survival_profiles"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,30 @@ def density_profile(
             is_bypassable = all(can_die.get(name, False) for name in inside)
             evidence.append(LayerEvidence(layer.name, densities, is_bypassable))
     return DensityProfile(task, tuple(evidence))
+
+
+def survival_profiles(trials: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, DensityProfile]:
+    """Return the tasks' evidence from one-run trials, in which every layer can die.
+
+    Args:
+        trials: Each gives by task and layer, in forward order, the share of the lambda path for which the task
+            went on reading the layer, 0 to 1.
+
+    Raises:
+        ValueError: If there is no trial.
+    """
+    if not trials:
+        raise ValueError("Expected at least one trial, but got none.")
+    return {
+        task: DensityProfile(
+            task,
+            tuple(
+                LayerEvidence(layer, tuple(trial[task][layer] for trial in trials), is_bypassable=True)
+                for layer in layers
+            ),
+        )
+        for task, layers in trials[0].items()
+    }
 
 
 def _belongs(convolution: str, layer: str, shortcuts: Sequence[str]) -> bool:

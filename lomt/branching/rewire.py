@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from lomt.errors import UnknownNameError
-from lomt.models import ModelSpec, MultiTaskModel
+from lomt.models import ModelSpec
 
 __all__ = ["copy_matching_weights", "rewire"]
 
@@ -30,7 +30,7 @@ def rewire(spec: ModelSpec, branch_points: Mapping[str, str]) -> ModelSpec:
     return replace(spec, branch_points={**spec.branch_points, **branch_points})
 
 
-def copy_matching_weights(source: nn.Module, target: MultiTaskModel) -> tuple[str, ...]:
+def copy_matching_weights(source: nn.Module, target: nn.Module) -> tuple[str, ...]:
     """Copy every weight that both networks have under the same name and shape.
 
     Args:

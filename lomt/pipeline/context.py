@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from lomt._version import __version__
+from lomt.branching import SelectionModel
 from lomt.errors import ArtifactError
 from lomt.models import MultiTaskModel
 from lomt.pipeline.parts import Parts, training_options
@@ -29,6 +30,8 @@ from lomt.training import (
 )
 
 __all__ = ["Context", "provenance"]
+
+AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
 
 
 @dataclass
@@ -141,10 +144,10 @@ class Context:
         self.progress.finish()
         return result
 
-    def build(self, model: MultiTaskModel) -> MultiTaskModel:
+    def build(self, model: AnyModel) -> AnyModel:
         """Give a new network the recipe's backbone weights and heads that begin at the best constants."""
         biases = self.parts.output_biases
-        model.set_output_biases({task: biases[task] for task in model.branch_points})
+        model.set_output_biases({task: biases[task] for task in model.spec.decoders})
         own = self.parts.backbone.state_dict()
         backbone = model.backbone.state_dict()
         model.backbone.load_state_dict({name: own.get(name, value) for name, value in backbone.items()})

@@ -40,8 +40,11 @@ def _trial(context: Context, folder: StageFolder, task: str, layer: str) -> floa
     epochs = recipe.locate.finer_epochs
     name = f"at_{layer.replace('/', '_')}_for_{epochs}"
     stored = f"{task}/{name}.json"
+    settings = recipe.train.model_dump(mode="json")
     if (folder.path / stored).exists():
-        return float(folder.read_json(stored)["loss"])
+        done = folder.read_json(stored)
+        if done["train"] == settings:
+            return float(done["loss"])
     context.progress.message(f"locate: {task} alone at {layer}")
     tasks = {task: parts.tasks[task]}
     torch.manual_seed(recipe.seed)
@@ -51,6 +54,8 @@ def _trial(context: Context, folder: StageFolder, task: str, layer: str) -> floa
     trainer = context.trainer(model, tasks, recipe.train, folder.path / task, name=name, epochs=epochs)
     history = trainer.fit()
     loss = float(history[-1].get("validation_loss", history[-1]["train_loss"])[task])
-    folder.write_json(stored, {"task": task, "layer": layer, "loss": loss, "history": history})
+    folder.write_json(
+        stored, {"task": task, "layer": layer, "loss": loss, "train": settings, "history": history}
+    )
     folder.drop_checkpoints()
     return loss

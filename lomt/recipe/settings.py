@@ -14,6 +14,7 @@ from lomt.recipe.base import (
     TaskKind,
 )
 from lomt.recipe.inheritance import resolve
+from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.prune_settings import PruneSettings
 from lomt.recipe.train_settings import TrainSettings
 
@@ -174,12 +175,17 @@ class StopSettings(Settings):
 
 
 class LocateSettings(Settings):
-    """Which backbone layer each task needs: sparse single-task runs and a rule."""
+    """Which backbone layer each task needs: sparse training and a rule."""
 
-    start: Literal["dense", "initial"] = Field(
-        default="dense", description="Weights each single-task run starts from."
+    method: Literal["single_task", "joint"] = Field(
+        default="single_task",
+        description="`single_task`: each task alone, group lasso on the backbone (LOMT). `joint`: one run of all "
+        "tasks, each reading every layer; settings in `locate.joint`.",
     )
-    seeds: PositiveInt = Field(default=1, description="Runs a task, each with its own seed.")
+    start: Literal["dense", "initial"] = Field(default="dense", description="Weights each run starts from.")
+    seeds: PositiveInt = Field(
+        default=1, description="Runs, each with its own seed; of every task by itself with single_task."
+    )
     lambdas: LambdaSettings = Field(default=LambdaSettings(), description="Strength of the group lasso.")
     normalise_loss: bool = Field(
         default=True,
@@ -205,6 +211,7 @@ class LocateSettings(Settings):
         default="block", description="Branch points at block outputs or at raw convolution outputs (paper)."
     )
     stop: StopSettings = Field(default=StopSettings(), description="When a run ends early.")
+    joint: JointSettings = Field(default=JointSettings(), description="The one run of method `joint`.")
     train: TrainSettings = Field(
         description="What differs from `train`; `epochs` are those for one lambda.",
     )

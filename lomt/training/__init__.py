@@ -3,6 +3,7 @@
 from lomt.training.distillation import Distillation
 from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
+from lomt.training.feature_selection_path import FeatureSelectionPath
 from lomt.training.group_lasso_path import GroupLassoPath
 from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
@@ -13,6 +14,7 @@ from lomt.training.trainer import Trainer
 __all__ = [
     "Distillation",
     "Evaluation",
+    "FeatureSelectionPath",
     "GroupLassoPath",
     "Loader",
     "OptimizerOptions",

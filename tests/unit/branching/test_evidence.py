@@ -1,6 +1,6 @@
 import pytest
 
-from lomt.branching import density_profile
+from lomt.branching import density_profile, survival_profiles
 from lomt.models import Layer
 from lomt.sparsity import LayerSparsity, SparsityReport
 
@@ -76,3 +76,18 @@ def test_layers_without_groups_are_left_out():
 def test_no_report_is_refused():
     with pytest.raises(ValueError, match="at least one sparsity report of task `depth`, but got none"):
         density_profile("depth", [], [layer("b")])
+
+
+def test_survival_of_every_trial_is_kept():
+    trials = [{"depth": {"a": 1.0, "b": 0.5}}, {"depth": {"a": 0.8, "b": 0.7}}]
+    found = survival_profiles(trials)["depth"]
+
+    assert [(own.layer, own.densities, own.is_bypassable) for own in found.layers] == [
+        ("a", (1.0, 0.8), True),
+        ("b", (0.5, 0.7), True),
+    ]
+
+
+def test_survival_without_trials_is_refused():
+    with pytest.raises(ValueError, match="at least one trial"):
+        survival_profiles([])

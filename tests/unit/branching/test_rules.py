@@ -78,6 +78,21 @@ def test_steepest_fall_passes_over_layers_that_cannot_die():
     assert branch_point(DensityProfile("depth", layers), rule="steepest_fall") == "layer2"
 
 
+@pytest.mark.parametrize(
+    ("survivals", "expected"),
+    [
+        ((0.5, 0.6, 0.9, 0.6, 0.5), 2),
+        ((0.5, 0.6, 0.83, 0.9, 0.87), 2),  # the deeper ones only have what the third gave them
+        ((0.9, 0.9, 0.9, 0.9, 0.9), 0),
+        ((0.2, 0.3, 0.4, 0.5, 0.9), 4),
+    ],
+)
+def test_longest_survivor_is_the_shallowest_of_its_like(survivals, expected):
+    layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate(survivals))
+
+    assert branch_point(DensityProfile("depth", layers), rule="longest_survivor") == f"layer{expected}"
+
+
 def test_activity_is_the_share_that_must_survive():
     layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate((0.9, 0.05, 0.04)))
     found = DensityProfile("depth", layers)

@@ -53,7 +53,8 @@ def test_every_stage_leaves_its_artefacts(finished):
         "dense/model.safetensors",
         "dense/metrics.json",
         "dense/history.jsonl",
-        "locate/depth/sparsity.json",
+        "locate/single_task/depth/sparsity.json",
+        "locate/report.txt",
         "locate/branch_points.yaml",
         "rewired/structure.json",
         "rewired/metrics.json",
@@ -131,11 +132,11 @@ def test_changed_setting_runs_its_stage_and_those_after(copy):
 
 
 def test_another_rule_reads_the_same_trials(copy):
-    stored = (copy / "locate" / "depth" / "sparsity.json").stat().st_mtime_ns
+    stored = (copy / "locate" / "single_task" / "depth" / "sparsity.json").stat().st_mtime_ns
     _, texts = go(copy, "locate.rule=deepest_active", last="locate")
 
     assert [text.split(" needs ")[0] for text in texts] == ["locate: segmentation", "locate: depth"]
-    assert (copy / "locate" / "depth" / "sparsity.json").stat().st_mtime_ns == stored
+    assert (copy / "locate" / "single_task" / "depth" / "sparsity.json").stat().st_mtime_ns == stored
 
 
 def test_finer_layers_are_tried_for_as_long_as_they_are_better(copy):

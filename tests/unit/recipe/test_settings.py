@@ -5,7 +5,7 @@ import typing
 import pytest
 from pydantic import ValidationError
 
-from lomt.recipe import IMAGE_KINDS, DecoderSettings, LocateSettings, Recipe, TaskSettings
+from lomt.recipe import IMAGE_KINDS, DecoderSettings, JointSettings, LocateSettings, Recipe, TaskSettings
 from lomt.recipe.base import TaskKind
 from lomt.tasks import KINDS
 
@@ -55,7 +55,8 @@ def test_kinds_and_rules_are_those_of_the_library():
 
     assert set(typing.get_args(TaskKind)) == set(KINDS)
     assert {kind for kind, facts in KINDS.items() if not facts.is_dense} == set(IMAGE_KINDS)
-    assert set(typing.get_args(LocateSettings.model_fields["rule"].annotation)) == set(RULES)
+    rules = [LocateSettings.model_fields["rule"], JointSettings.model_fields["rule"]]
+    assert {rule for field in rules for rule in typing.get_args(field.annotation)} == set(RULES)
     assert TaskSettings.model_fields["kind"].annotation == TaskKind
 
 

@@ -1,0 +1,108 @@
+"""Locate by single-task runs: train each task alone with group lasso and see what is left of the backbone."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+
+from lomt.branching import DensityProfile, copy_matching_weights, density_profile
+from lomt.models import MultiTaskModel, load_model
+from lomt.pipeline.context import Context
+from lomt.pipeline.run_directory import StageFolder
+from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
+from lomt.tasks import Task
+from lomt.training import GroupLassoPath, evaluate
+
+__all__ = ["single_task_key", "single_task_profiles"]
+
+_SCALE_BATCHES = 16
+_NOT_OF_TRAINING = ("method", "joint", "rule", "activity", "granularity", "finer_epochs")
+
+
+def single_task_key(context: Context) -> dict[str, Any]:
+    """Return the settings that the trials depend on; not the reading of their results."""
+    key = context.settings_key("locate")
+    for name in _NOT_OF_TRAINING:
+        del key["settings"]["locate"][name]
+    return key
+
+
+def single_task_profiles(context: Context, folder: StageFolder) -> dict[str, DensityProfile]:
+    """Train every task as often as there are seeds, or read back what has been done; return the evidence."""
+    settings, layers = context.recipe.locate, context.parts.layers
+    profiles = {}
+    for task in context.recipe.tasks:
+        reports = [_trial(context, folder, task, trial) for trial in range(settings.seeds)]
+        profiles[task] = density_profile(task, reports, layers, granularity=settings.granularity)
+    return profiles
+
+
+def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> SparsityReport:
+    """Train one task alone along the lambda path; a trial that has been done is read back."""
+    place = folder.path / task
+    stored = f"{task}/sparsity.json" if trial == 0 else f"{task}/sparsity_{trial}.json"
+    if (folder.path / stored).exists():
+        return SparsityReport.from_dict(folder.read_json(stored)["report"])
+    settings, parts, seed = context.recipe.locate, context.parts, context.recipe.seed + trial
+    context.progress.message(f"locate: {task} alone, trial {trial + 1} of {settings.seeds}")
+    tasks = {task: parts.tasks[task]}
+    torch.manual_seed(seed)
+    model = context.build(parts.model_spec(tasks).build())
+    if settings.start == "dense":
+        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    path = GroupLassoPath(
+        model.backbone,
+        lambda_path(settings.lambdas.start, settings.lambdas.stop, settings.lambdas.count),
+        epochs_per_lambda=settings.train.epochs,
+        metric=settings.metric,
+        stopping=StoppingRules(
+            sparsity_cap=settings.stop.sparsity,
+            stalled_change=settings.stop.stalled_change,
+            stalled_patience=settings.stop.stalled_patience,
+            loss_tolerance=settings.stop.loss_tolerance,
+        ),
+    )
+    trainer = context.trainer(
+        model,
+        tasks,
+        settings.train,
+        place,
+        name="train" if trial == 0 else f"trial_{trial}",
+        seed=seed,
+        epochs=path.epochs,
+        weights=_weights(context, model, tasks),
+        regularizer=path,
+    )
+    history = trainer.fit()
+    report = measure_sparsity(model.backbone, component_of=lambda _: "backbone")
+    result = context.evaluate(trainer, tasks, settings.train, f"{task} alone")
+    folder.write_json(
+        stored,
+        {
+            "task": task,
+            "trial": trial,
+            "report": report.to_dict(),
+            "metrics": result.metrics,
+            "history": history,
+        },
+    )
+    folder.drop_checkpoints()
+    return report
+
+
+def _weights(context: Context, model: MultiTaskModel, tasks: Mapping[str, Task]) -> dict[str, float]:
+    """Return the factor that brings the task's loss to 1 at the start.
+
+    Group lasso trades the loss against the norms: without a common scale one lambda prunes a task whose loss is
+    a small number, such as a cosine, much harder than one with a large cross entropy.
+    """
+    if not context.recipe.locate.normalise_loss:
+        return dict.fromkeys(tasks, 1.0)
+    parts = context.parts
+    batches = islice(parts.loader("train", context.recipe.locate.train).epoch(0), _SCALE_BATCHES)
+    model.eval()
+    losses = evaluate(
+        lambda images: model(parts.prepared(images)), batches, tasks, targets=parts.targets
+    ).losses
+    return {task: 1.0 / max(loss, 1e-6) for task, loss in losses.items()}

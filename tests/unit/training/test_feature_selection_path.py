@@ -1,0 +1,113 @@
+import pytest
+import torch
+from torch import nn
+
+from lomt.sparsity import nested_soft_threshold
+from lomt.training import (
+    FeatureSelectionPath,
+    OptimizerOptions,
+    SilentProgress,
+    Trainer,
+    TrainingOptions,
+)
+
+TASKS = ("depth", "segmentation")
+FACTORS = {"first": 0.5, "second": 1.0}
+
+
+class Reader(nn.Module):
+    """Two layers, and a projection of each for each task."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.ModuleDict(
+            {"first": nn.Conv2d(3, 6, 3, padding=1), "second": nn.Conv2d(6, 4, 3, padding=1)}
+        )
+        self.weights = nn.ParameterDict(
+            {"first": 0.1 * torch.randn(2, 3, 6), "second": 0.1 * torch.randn(2, 3, 4)}
+        )
+        self.heads = nn.ModuleDict({"depth": nn.Conv2d(3, 1, 1), "segmentation": nn.Conv2d(3, 2, 1)})
+
+    def forward(self, images):
+        first = self.layers["first"](images).relu()
+        maps = {"first": first, "second": self.layers["second"](first).relu()}
+        return {
+            task: self.heads[task](
+                sum(torch.einsum("wc,bchx->bwhx", self.weights[n][row], maps[n]) for n in maps)
+            )
+            for row, task in enumerate(TASKS)
+        }
+
+
+def trainer(loader, tasks, start=0.5, epochs=3, growth=2.0, **options):
+    model = Reader()
+    path = FeatureSelectionPath(
+        dict(model.weights.items()), FACTORS, TASKS, lambda_start=start, growth=growth, total_steps=3 * epochs
+    )
+    chosen = TrainingOptions(epochs=epochs, optimizer=OptimizerOptions(lr=0.01), checkpoint_s=1e-9)
+    return model, path, Trainer(model, tasks, loader, chosen, regularizer=path, **options)
+
+
+def test_lambda_doubles_and_all_die(make_loader, tasks):
+    model, _, training = trainer(make_loader(), tasks, start=2.0, epochs=8)
+    history = training.fit()
+
+    assert [r["lambda"] for r in history][:2] == [2.0, 4.0]
+    assert history[-1]["stop"] == "no task reads any layer any more"
+    assert len(history) < 8
+    assert history[-1]["alive_channels"] == {"depth": {}, "segmentation": {}}
+    assert all(weight.count_nonzero() == 0 for weight in model.weights.values())
+
+
+def test_survival_is_the_last_step_alive_over_all_steps(make_loader, tasks):
+    _, path, training = trainer(make_loader(), tasks, start=1e-6)
+    training.fit()
+
+    assert path.survival() == {task: {"first": 1.0, "second": 1.0} for task in TASKS}
+
+
+class Killed(SilentProgress):
+    """Ends the work at a step."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def advance(self, count=1, **figures):
+        self.left -= 1
+        if not self.left:
+            raise SystemExit
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_killed_and_resumed_ends_the_same(make_loader, tasks, tmp_path, step):
+    whole, whole_path, training = trainer(make_loader(), tasks)
+    training.fit()
+    place = {"checkpoint": tmp_path / "c.checkpoint", "history": tmp_path / "history.jsonl"}
+    _, _, training = trainer(make_loader(), tasks, progress=Killed(step), **place)
+    with pytest.raises(SystemExit):
+        training.fit()
+    model, path, training = trainer(make_loader(), tasks, **place)
+    history = training.fit()
+
+    assert all(torch.equal(v, model.state_dict()[n]) for n, v in whole.state_dict().items())
+    assert path.survival() == whole_path.survival()
+    assert [r["lambda"] for r in history] == [0.5, 1.0, 2.0]
+
+
+def test_step_is_the_proximal_one_of_its_epoch(make_loader, tasks):
+    """With one step an epoch: what Adam leaves, shrunk with the epoch's lambda."""
+    model, _, training = trainer(make_loader(24), tasks, epochs=1, start=0.25)
+    plain = Reader()
+    chosen = TrainingOptions(epochs=1, optimizer=OptimizerOptions(lr=0.01))
+    Trainer(plain, tasks, make_loader(24), chosen).fit()
+    training.fit()
+
+    rate = 0.01
+    for name, factor in FACTORS.items():
+        _, width, channels = plain.weights[name].shape
+        strength = rate * 0.25 * factor
+        expected = nested_soft_threshold(
+            plain.weights[name], strength * width**0.5, strength * (width * channels) ** 0.5
+        )
+        assert torch.allclose(model.weights[name], expected, atol=1e-6)
