@@ -7,11 +7,17 @@ from lomt._version import __version__
 
 if TYPE_CHECKING:
     from lomt.compress.prune import prune
+    from lomt.deploy.onnx_export import export_onnx
     from lomt.pruning.storage import load, save
 
-__all__ = ["__version__", "load", "prune", "save"]
+__all__ = ["__version__", "export_onnx", "load", "prune", "save"]
 
-_PLACES = {"prune": "lomt.compress.prune", "load": "lomt.pruning.storage", "save": "lomt.pruning.storage"}
+_PLACES = {
+    "export_onnx": "lomt.deploy.onnx_export",
+    "load": "lomt.pruning.storage",
+    "prune": "lomt.compress.prune",
+    "save": "lomt.pruning.storage",
+}
 """Imported when first used: they need torch, and `import lomt` shall not."""
 
 

@@ -11,14 +11,15 @@ import typer
 from typer.core import TyperGroup
 
 from lomt import __version__
+from lomt.cli_deploy import cost, export_verb, verify
 from lomt.cli_prune import InspectGroup, inspect_model, prune_model
-from lomt.errors import LomtError, UnknownNameError
+from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
 STAGES = ("train", "locate", "rewire", "prune", "export", "bench")
 GRANULARITIES = ("block", "conv", "all")
-_ERROR, _INTERRUPTED = 2, 130
+_DIFFERS, _ERROR, _INTERRUPTED = 1, 2, 130
 
 
 class _Group(TyperGroup):
@@ -27,6 +28,8 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except ExportMismatchError as error:
+            _fail(str(error), _DIFFERS)
         except LomtError as error:
             _fail(str(error))
         except BrokenPipeError:
@@ -151,7 +154,6 @@ def rewire(
     _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
 
 
-_add_stage("export", "Write ONNX files and check that they compute what the models do.")
 _add_stage("bench", "Measure latency and quality against the dense model.")
 
 
@@ -302,10 +304,17 @@ def _os_error_text(error: OSError) -> str:
     return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
 
 
-def _fail(text: str) -> NoReturn:
+def _fail(text: str, status: int = _ERROR) -> NoReturn:
     logging.getLogger("lomt").debug("Where it happened:", exc_info=True)
     typer.echo(f"error: {text}", err=True)
-    raise typer.Exit(_ERROR)
+    raise typer.Exit(status)
+
+
+_EXAMPLE = "Example: lomt export timm:resnet18 --input 1x3x96x128 --out resnet18.onnx"
+app.command("export", epilog=_EXAMPLE)(export_verb(_run))
+_EXAMPLE = "Example: lomt verify runs/rooms_demo/deploy/model.onnx --against runs/rooms_demo"
+app.command("verify", epilog=_EXAMPLE)(verify)
+app.command("cost", epilog="Example: lomt cost timm:resnet18 --input 1x3x96x128")(cost)
 
 
 if __name__ == "__main__":

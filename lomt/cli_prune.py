@@ -12,7 +12,16 @@ from typer.core import TyperGroup
 
 from lomt.errors import LomtError
 
-__all__ = ["InspectGroup", "inspect_model", "prune_model"]
+__all__ = [
+    "InspectGroup",
+    "KeywordOption",
+    "VerboseOption",
+    "WeightsOption",
+    "inspect_model",
+    "parse_keywords",
+    "prune_model",
+    "see_working_directory",
+]
 
 _MOST_LINES = 5
 """On why removal is lossy, in text."""
@@ -184,7 +193,7 @@ def _open(
     from lomt.terminal import configure_logging
 
     configure_logging(verbosity)
-    kwargs = _parse_keywords(keywords or [])
+    kwargs = parse_keywords(keywords or [])
     from lomt.models.example_inputs import parse_inputs
     from lomt.pruning.source import open_model
 
@@ -192,9 +201,14 @@ def _open(
         examples = parse_inputs(inputs)
     except ValueError as error:
         raise LomtError(str(error)) from error
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # a factory's module may lie where lomt is called from, as with `python -m`
+    see_working_directory()
     return open_model(factory, kwargs, weights), examples
+
+
+def see_working_directory() -> None:
+    """Find a factory's module where lomt is called from, as with `python -m`."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
 
 
 def _one_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
@@ -218,7 +232,12 @@ def _parse_divisor(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _parse_keywords(texts: list[str]) -> dict[str, Any]:
+def parse_keywords(texts: list[str]) -> dict[str, Any]:
+    """Read the arguments of a factory, `KEY=VALUE` with a value in YAML.
+
+    Raises:
+        LomtError: A text cannot be read.
+    """
     import yaml
 
     kwargs = {}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lomt.deploy.cost import Cost, count_cost
     from lomt.deploy.environment import describe_environment
+    from lomt.deploy.interface import Interface, Preprocessing
     from lomt.deploy.latency import LatencyError, measure_latency
     from lomt.deploy.latency_report import ArmLatency, LatencyReport
     from lomt.deploy.latency_statistics import LatencyStatistics, SpeedUp
-    from lomt.deploy.onnx_export import export_onnx
+    from lomt.deploy.onnx_export import ExportedFile, export_files, export_onnx
     from lomt.deploy.onnx_model import OnnxModel
     from lomt.deploy.session import ProviderError
     from lomt.deploy.verify import OutputCheck, Verification, verify_onnx
@@ -21,16 +22,20 @@ if TYPE_CHECKING:
 __all__ = [
     "ArmLatency",
     "Cost",
+    "ExportedFile",
+    "Interface",
     "LatencyError",
     "LatencyReport",
     "LatencyStatistics",
     "OnnxModel",
     "OutputCheck",
+    "Preprocessing",
     "ProviderError",
     "SpeedUp",
     "Verification",
     "count_cost",
     "describe_environment",
+    "export_files",
     "export_onnx",
     "measure_latency",
     "verify_onnx",
@@ -39,16 +44,20 @@ __all__ = [
 _HOMES = {
     "ArmLatency": "latency_report",
     "Cost": "cost",
+    "ExportedFile": "onnx_export",
+    "Interface": "interface",
     "LatencyError": "latency",
     "LatencyReport": "latency_report",
     "LatencyStatistics": "latency_statistics",
     "OnnxModel": "onnx_model",
     "OutputCheck": "verify",
+    "Preprocessing": "interface",
     "ProviderError": "session",
     "SpeedUp": "latency_statistics",
     "Verification": "verify",
     "count_cost": "cost",
     "describe_environment": "environment",
+    "export_files": "onnx_export",
     "export_onnx": "onnx_export",
     "measure_latency": "latency",
     "verify_onnx": "verify",

@@ -1,19 +1,35 @@
-"""Parameters and multiply-accumulates, counted in the ONNX file that is deployed."""
+"""Parameters, multiply-accumulates and activations, counted in the ONNX file that is deployed."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
 import onnx
 
+from lomt.deploy.graph_shapes import Shape, example_shape, graph_shapes
 from lomt.deploy.onnx_graph import count_subnormals, load_network
-from lomt.errors import ArtifactError
+from lomt.deploy.task_graph import nodes_for
 
-__all__ = ["COUNTERS", "Cost", "count_cost"]
+__all__ = ["COUNTERS", "Cost", "PartCost", "count_cost"]
 
-Shape = tuple[int, ...]
+
+@dataclass(frozen=True)
+class PartCost:
+    """What a part of a network costs.
+
+    Attributes:
+        params: Stored floating-point (or quantised) weights.
+        weight_bytes: Size of all that is stored for it.
+        macs: Multiply-accumulates for the whole batch.
+        activations: Numbers that its layers put out for the whole batch.
+    """
+
+    params: int
+    weight_bytes: int
+    macs: int
+    activations: int
 
 
 @dataclass(frozen=True)
@@ -26,7 +42,13 @@ class Cost:
         file_bytes: Size of the file.
         uncounted: Nodes that multiply and accumulate but are not in ``macs``, as "name (operator)".
         subnormal_weights: Weights so small that they slow some CPUs; 0 after :func:`export_onnx`.
-        batch: Number of images that ``macs`` stands for.
+        batch: Number of images that ``macs`` and ``activations`` stand for.
+        size: Height and width of the images; empty for a network that takes no images.
+        activations: Numbers that the layers put out.
+        weight_bytes: Size of what is stored for the layers.
+        components: By the first name in the layers' paths, such as ``backbone`` and ``decoders.depth``; together they
+            are the whole. What belongs to no layer is under ``(graph)``.
+        tasks: What the file would cost if it had this output alone; layers that several tasks need count for each.
     """
 
     params: int
@@ -35,10 +57,15 @@ class Cost:
     uncounted: tuple[str, ...]
     subnormal_weights: int
     batch: int = 1
+    size: tuple[int, ...] = ()
+    activations: int = 0
+    weight_bytes: int = 0
+    components: Mapping[str, PartCost] = field(default_factory=dict)
+    tasks: Mapping[str, PartCost] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values."""
-        return {**asdict(self), "uncounted": list(self.uncounted)}
+        return {**asdict(self), "uncounted": list(self.uncounted), "size": list(self.size)}
 
     def __str__(self) -> str:
         text = (
@@ -48,36 +75,46 @@ class Cost:
         return text + (f"; not counted: {', '.join(self.uncounted)}" if self.uncounted else "")
 
 
-def count_cost(path: Path, *, batch: int = 1) -> Cost:
-    """Count weights and multiply-accumulates of an ONNX file in its own graph.
+def count_cost(path: Path, *, batch: int = 1, size: tuple[int, int] | None = None) -> Cost:
+    """Count weights, multiply-accumulates and activations of an ONNX file in its own graph.
 
     MACs are exact for Conv, ConvTranspose (grouped ones too; padding counts as data), Gemm and MatMul;
     adding a bias, normalising, activating and resizing are free, as in ``torch.utils.flop_counter``. Weights
     are all stored floating-point arrays with at least one axis; for a quantised network, the arrays that
     are dequantised. Convolution and normalisation merge at export, so that the number of parameters
-    can differ a little from the PyTorch model's.
+    can differ a little from the PyTorch model's. Activations are the floating-point outputs of all nodes.
 
     Args:
-        path: The ONNX file; height and width are fixed in it.
-        batch: Number of images.
+        path: The ONNX file.
+        batch: Number of images, where the file leaves that open.
+        size: Height and width, where the file leaves them open; by default those it was exported with.
 
     Raises:
-        ArtifactError: The file is missing, is no ONNX network, or contradicts itself.
-        ValueError: ``batch`` is below 1.
+        ArtifactError: The file is missing, is no ONNX network, contradicts itself, or says nothing of the size.
+        ValueError: ``batch`` is below 1, or ``size`` is not the file's.
     """
     path = Path(path)
     if batch < 1:
         raise ValueError(f"Expected `batch` to be at least 1, but got {batch}.")
     network = load_network(path)
-    shapes = _shapes(path, network, batch)
-    macs, uncounted = _count_macs(network.graph, shapes)
+    images = example_shape(path, network, batch, size)
+    shapes = graph_shapes(path, network, images)
+    counted, uncounted = _count_macs(network.graph, shapes)
+    parts = _Parts(network.graph, shapes, counted)
+    outputs = [output.name for output in network.graph.output]
+    whole = parts.cost(range(len(network.graph.node)))
     return Cost(
         params=_count_params(network.graph),
-        macs=macs,
+        macs=whole.macs,
         file_bytes=path.stat().st_size,
         uncounted=uncounted,
         subnormal_weights=count_subnormals(network),
-        batch=batch,
+        batch=images[0],
+        size=images[2:],
+        activations=whole.activations,
+        weight_bytes=whole.weight_bytes,
+        components=parts.by_component(outputs),
+        tasks={name: parts.cost(nodes_for(network.graph, [name])) for name in outputs},
     )
 
 
@@ -122,21 +159,82 @@ _SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
 }
 
 
-def _count_macs(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> tuple[int, tuple[str, ...]]:
-    macs, uncounted = 0, []
-    for node in graph.node:
+def _count_macs(graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> tuple[list[int], tuple[str, ...]]:
+    """Count the multiply-accumulates of every node, and name those that are not counted."""
+    macs, uncounted = [0] * len(graph.node), []
+    for place, node in enumerate(graph.node):
         name = f"{node.name or node.output[0]} ({node.op_type})"
         if node.op_type in _UNCOUNTED or node.domain not in _STANDARD_DOMAINS:
             uncounted.append(name)
         elif node.op_type in COUNTERS:
             try:
-                macs += COUNTERS[node.op_type](node, shapes)
+                macs[place] = COUNTERS[node.op_type](node, shapes)
             except KeyError:  # a size depends on the data
                 uncounted.append(name)
     return macs, tuple(uncounted)
 
 
+class _Parts:
+    """Map from some nodes of a graph to their cost; every weight belongs to the first node that reads it."""
+
+    def __init__(self, graph: onnx.GraphProto, shapes: Mapping[str, Shape], macs: list[int]) -> None:
+        self._graph, self._shapes, self._macs = graph, shapes, macs
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._weights = _weights(graph)
+        self._integers = {
+            value.name
+            for value in [*graph.value_info, *graph.output]
+            if value.type.tensor_type.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
+        }
+
+    def cost(self, places: Collection[int]) -> PartCost:
+        """Return what some nodes cost with all that they read."""
+        read = {name for place in places for name in self._graph.node[place].input if name in self._stored}
+        return self._cost(places, read)
+
+    def by_component(self, outputs: Collection[str]) -> dict[str, PartCost]:
+        """Return what each component costs, in the graph's order."""
+        places: dict[str, list[int]] = {}
+        read: dict[str, set[str]] = {}
+        taken: set[str] = set()
+        for place, node in enumerate(self._graph.node):
+            own = [name for name in node.input if name in self._stored and name not in taken]
+            taken.update(own)
+            component = _component(node, self._weights, outputs)
+            places.setdefault(component, []).append(place)
+            read.setdefault(component, set()).update(own)
+        return {name: self._cost(own, read[name]) for name, own in places.items()}
+
+    def _cost(self, places: Collection[int], read: Collection[str]) -> PartCost:
+        made = [name for place in places for name in self._graph.node[place].output]
+        return PartCost(
+            params=sum(prod(self._stored[name].dims) for name in read if name in self._weights),
+            weight_bytes=sum(_bytes(self._stored[name]) for name in read),
+            macs=sum(self._macs[place] for place in places),
+            activations=sum(
+                prod(self._shapes[name])
+                for name in made
+                if name in self._shapes and name not in self._integers
+            ),
+        )
+
+
+def _component(node: onnx.NodeProto, weights: Collection[str], outputs: Collection[str]) -> str:
+    path = node.name.strip("/").rpartition("/")[0].replace("/", ".")
+    if not path:
+        owned = [name for name in node.input if name in weights and "." in name]
+        path = owned[0].rpartition(".")[0] if owned else ""
+    first, _, rest = path.partition(".")
+    second = rest.partition(".")[0]
+    return f"{first}.{second}" if second in outputs else first or "(graph)"
+
+
 def _count_params(graph: onnx.GraphProto) -> int:
+    weights = _weights(graph)
+    return sum(prod(tensor.dims) for tensor in graph.initializer if tensor.name in weights)
+
+
+def _weights(graph: onnx.GraphProto) -> set[str]:
     settings: set[str] = set()
     quantised: set[str] = set()
     for node in graph.node:
@@ -145,53 +243,17 @@ def _count_params(graph: onnx.GraphProto) -> int:
         )
         if node.op_type == "DequantizeLinear":
             quantised.add(node.input[0])
-    return sum(
-        prod(tensor.dims)
+    return {
+        tensor.name
         for tensor in graph.initializer
         if tensor.dims and tensor.name not in settings and (_is_float(tensor) or tensor.name in quantised)
-    )
+    }
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return int(prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _is_float(tensor: onnx.TensorProto) -> bool:
     kinds = onnx.TensorProto
     return tensor.data_type in (kinds.FLOAT, kinds.DOUBLE, kinds.FLOAT16, kinds.BFLOAT16)
-
-
-def _shapes(path: Path, network: onnx.ModelProto, batch: int) -> dict[str, Shape]:
-    """Find the shape of every value whose shape does not depend on the data.
-
-    Shapes are inferred anew for this batch size. Where inference gives up, as behind some reshapes, the
-    shapes noted in the file count, which the exporter knew.
-    """
-    stored = {tensor.name: tuple(tensor.dims) for tensor in network.graph.initializer}
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(network)
-    del fixed.graph.value_info[:]
-    for output in fixed.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    for value in fixed.graph.input:
-        if value.name not in stored and value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_value = batch
-    try:
-        inferred = onnx.shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True).graph
-    except onnx.shape_inference.InferenceError as error:
-        reason = f"Expected the shapes in `{path}` to fit together at batch {batch}, but got: {error}"
-        raise ArtifactError(reason) from error
-    return {**_known_shapes(network.graph, batch), **_known_shapes(inferred, batch), **stored}
-
-
-def _known_shapes(graph: onnx.GraphProto, batch: int) -> dict[str, Shape]:
-    batch_names = [size.dim_param for value in graph.input for size in value.type.tensor_type.shape.dim[:1]]
-    shapes = {}
-    for value in [*graph.input, *graph.value_info, *graph.output]:
-        if value.type.tensor_type.HasField("shape"):
-            sizes = [_size(size, batch_names, batch) for size in value.type.tensor_type.shape.dim]
-            if None not in sizes:
-                shapes[value.name] = tuple(size for size in sizes if size is not None)
-    return shapes
-
-
-def _size(size: onnx.TensorShapeProto.Dimension, batch_names: Sequence[str], batch: int) -> int | None:
-    if size.HasField("dim_value"):
-        return int(size.dim_value)
-    return batch if size.dim_param and size.dim_param in batch_names else None

@@ -17,6 +17,7 @@ __all__ = [
     "name_outputs",
     "remove_prefix",
     "set_metadata",
+    "subgraphs",
 ]
 
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
@@ -71,7 +72,7 @@ def _rename_values(graph: onnx.GraphProto, mapping: Mapping[str, str]) -> None:
         node.input[:] = [mapping.get(name, name) for name in node.input]
         node.output[:] = [mapping.get(name, name) for name in node.output]
         for attribute in node.attribute:
-            for subgraph in _subgraphs(attribute):
+            for subgraph in subgraphs(attribute):
                 _rename_values(subgraph, mapping)
 
 
@@ -126,7 +127,7 @@ def _value_names(graph: onnx.GraphProto) -> set[str]:
     for node in graph.node:
         names.update(node.output)
         for attribute in node.attribute:
-            for subgraph in _subgraphs(attribute):
+            for subgraph in subgraphs(attribute):
                 names |= _value_names(subgraph)
     return names - {""}
 
@@ -138,7 +139,7 @@ def _unused_name(name: str, taken: set[str]) -> str:
     return f"{name}_{number}"
 
 
-def _subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+def subgraphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
     return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
@@ -148,7 +149,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
-            for subgraph in _subgraphs(attribute):
+            for subgraph in subgraphs(attribute):
                 yield from _tensors(subgraph)
 
 

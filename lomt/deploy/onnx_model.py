@@ -22,6 +22,7 @@ class OnnxModel:
 
     Attributes:
         path: The file.
+        batch_size: The only number of images that the file takes; ``None`` for any.
         input_shape: Channels, height and width; ``None`` where the file leaves the size open.
         outputs: The names of the outputs, in the file's order.
         metadata: What the file says about itself.
@@ -42,6 +43,7 @@ class OnnxModel:
             )
         image_input = inputs[0]
         self._input_name = image_input.name
+        self.batch_size = image_input.shape[0] if isinstance(image_input.shape[0], int) else None
         self.input_shape = tuple(size if isinstance(size, int) else None for size in image_input.shape[1:])
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)

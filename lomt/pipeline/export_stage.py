@@ -1,26 +1,21 @@
-"""Stage ``export``: an ONNX file of every network of the run, checked by name, value and task metric."""
+"""Stage ``export``: ONNX files of the run's networks, checked by name, value and task metric."""
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from lomt.deploy import OnnxModel, export_onnx, verify_onnx
+from lomt.deploy import count_cost, export_files
 from lomt.errors import ExportMismatchError
 from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
+from lomt.pipeline.onnx_quality import check_metrics, file_images, interface_of, samples
 from lomt.pruning.storage import load
 from lomt.recipe import Recipe
-from lomt.training import evaluate
 
-__all__ = ["onnx_files", "run_export"]
+__all__ = ["onnx_files", "run_export", "task_files"]
 
-_METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into rare flips of single pixels
+_RESERVED = ("dense", "int8", "model", "pruned", "rewired")
 
 
 def onnx_files(recipe: Recipe) -> dict[str, str]:
@@ -28,6 +23,11 @@ def onnx_files(recipe: Recipe) -> dict[str, str]:
     if recipe.prune is None:
         return {"dense": "dense.onnx", "rewired": "model.onnx"}
     return {"dense": "dense.onnx", "rewired": "rewired.onnx", "pruned": "model.onnx"}
+
+
+def task_files(recipe: Recipe) -> dict[str, str]:
+    """Return the files in ``deploy/`` that hold one task of the network to deploy each, by task."""
+    return {task: f"task_{task}.onnx" if task in _RESERVED else f"{task}.onnx" for task in recipe.tasks}
 
 
 def run_export(context: Context) -> None:
@@ -38,29 +38,42 @@ def run_export(context: Context) -> None:
     if folder.is_finished or not context.is_writer:
         return
     context.progress.message("export: ONNX files and their verification")
-    checked = {}
+    checked: dict[str, Any] = {}
     for stage, name in files.items():
-        path = folder.path / name
+        wanted: dict[Path, list[str] | None] = {folder.path / name: None}
+        if name == list(files.values())[-1]:
+            own = task_files(context.recipe).items()
+            wanted.update({folder.path / task_name: [task] for task, task_name in own})
         try:
-            checked[name] = _export(context, stage, path)
+            checked.update(_export(context, stage, wanted))
         except ExportMismatchError:
-            path.unlink(missing_ok=True)
+            for path in wanted:
+                path.unlink(missing_ok=True)
             raise
     folder.write_json("verification.json", {"passed": True, "files": checked})
+    folder.write_json("cost.json", {name: count_cost(folder.path / name).to_dict() for name in checked})
     folder.finish()
 
 
-def _export(context: Context, stage: str, path: Path) -> dict[str, Any]:
-    settings = context.recipe.export
+def _export(context: Context, stage: str, files: Mapping[Path, list[str] | None]) -> dict[str, Any]:
+    settings, parts = context.recipe.export, context.parts
     model = load(context.directory.path / stage).eval()
     assert isinstance(model, MultiTaskModel)
-    samples = _samples(context, max(settings.batch_sizes))
-    export_onnx(model, samples[:1], path, opset=settings.opset, metadata=_metadata(context, model))
-    values = verify_onnx(model, path, samples, batch_sizes=settings.batch_sizes)
-    torch_metrics = _torch_metrics(context, stage)
-    onnx_metrics = _onnx_metrics(context, path)
-    _compare(path.name, onnx_metrics, torch_metrics)
-    return {"values": values.to_dict(), "metrics": onnx_metrics}
+    interface = interface_of(parts)
+    images = file_images(parts, samples(parts, max(settings.batch_sizes)), interface)
+    exported = export_files(
+        model,
+        images[:1],
+        files,
+        opset=settings.opset,
+        interface=interface,
+        fixed_size=not settings.open_size,
+        metadata={"branch_points": json.dumps(dict(model.branch_points))},
+        samples=images,
+        batch_sizes=settings.batch_sizes,
+        further_check=check_metrics(parts, _torch_metrics(context, stage), interface, context.progress),
+    )
+    return {file.path.name: file.to_dict() for file in exported}
 
 
 def _torch_metrics(context: Context, stage: str) -> dict[str, dict[str, float]]:
@@ -68,56 +81,3 @@ def _torch_metrics(context: Context, stage: str) -> dict[str, dict[str, float]]:
     assert stored is not None, f"{stage} has run"
     metrics: dict[str, dict[str, float]] = stored["metrics"]
     return metrics
-
-
-def _samples(context: Context, count: int) -> Tensor:
-    loader = context.parts.loader("test", context.recipe.train.model_copy(update={"batch_size": count}))
-    batch = next(iter(loader.epoch(0)))
-    return context.parts.prepared(batch["image"])
-
-
-def _onnx_metrics(context: Context, path: Path) -> dict[str, dict[str, float]]:
-    network = OnnxModel(path, threads=context.recipe.threads or torch.get_num_threads())
-    loader = context.parts.loader("test", context.recipe.train)
-
-    def predict(images: Tensor) -> Mapping[str, Tensor]:
-        outputs = network(np.ascontiguousarray(context.parts.prepared(images).numpy()))
-        return {name: torch.from_numpy(value) for name, value in outputs.items()}
-
-    context.progress.start(f"testing {path.name}", loader.batches_per_epoch)
-    result = evaluate(
-        predict,
-        loader.epoch(0),
-        context.parts.tasks,
-        targets=context.parts.targets,
-        progress=context.progress,
-    )
-    context.progress.finish()
-    return result.metrics
-
-
-def _compare(
-    name: str, found: Mapping[str, Mapping[str, float]], expected: Mapping[str, Mapping[str, float]]
-) -> None:
-    for task, metrics in expected.items():
-        for metric, value in metrics.items():
-            actual = found[task][metric]
-            if math.isnan(value) and math.isnan(actual):
-                continue
-            if not abs(actual - value) <= _METRIC_TOLERANCE * max(abs(value), 1e-2):
-                raise ExportMismatchError(
-                    f"Expected {metric} of task `{task}` to be {value:.6g} on {name} as in PyTorch, "
-                    f"but got {actual:.6g}."
-                )
-
-
-def _metadata(context: Context, model: MultiTaskModel) -> dict[str, str]:
-    parts = context.parts
-    return {
-        "mean": json.dumps(parts.normalisation["mean"]),
-        "std": json.dumps(parts.normalisation["std"]),
-        "image": "RGB, 0 to 1, minus mean, divided by std; batch, channels, height, width",
-        "kinds": json.dumps({name: task.kind for name, task in parts.tasks.items()}),
-        "classes": json.dumps({name: task.classes for name, task in parts.tasks.items() if task.classes}),
-        "branch_points": json.dumps(dict(model.branch_points)),
-    }

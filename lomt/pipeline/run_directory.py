@@ -15,7 +15,7 @@ from lomt.atomic_file import write_atomically
 from lomt.errors import ArtifactError
 from lomt.recipe import Recipe
 
-__all__ = ["RunDirectory", "StageFolder", "key_of", "write_text"]
+__all__ = ["RunDirectory", "StageFolder", "key_of", "read_json", "write_text"]
 
 _STAMP = "stage.json"
 
@@ -50,7 +50,7 @@ class RunDirectory:
     def find_json(self, stage: str, name: str) -> dict[str, Any] | None:
         """Return an artefact of a finished stage, or None where it is not there."""
         path = self.path / stage / name
-        return _read_json(path) if _is_stamped_finished(path.parent) and path.exists() else None
+        return read_json(path) if _is_stamped_finished(path.parent) and path.exists() else None
 
 
 class StageFolder:
@@ -112,7 +112,7 @@ class StageFolder:
         Raises:
             ArtifactError: If it is missing or damaged.
         """
-        return _read_json(self.path / name)
+        return read_json(self.path / name)
 
     def _write_stamp(self, **facts: Any) -> None:
         self.write_json(_STAMP, {"key": self._key, **facts})
@@ -120,7 +120,7 @@ class StageFolder:
 
 def _stamp(folder: Path) -> dict[str, Any]:
     path = folder / _STAMP
-    return _read_json(path) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def _is_stamped_finished(folder: Path) -> bool:
@@ -143,7 +143,12 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a stage's artefact.
+
+    Raises:
+        ArtifactError: If it is missing or damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

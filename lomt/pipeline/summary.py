@@ -1,11 +1,11 @@
 """What a run came to, in one table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from lomt.pipeline.export_stage import onnx_files
+from lomt.pipeline.export_stage import onnx_files, task_files
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.run_directory import RunDirectory
 from lomt.recipe import Recipe
@@ -29,6 +29,7 @@ class RunSummary:
         costs: Parameters, MACs and file size by network.
         latency: Latency report by number of threads.
         gains: Of every other network over the dense one; the last is the one to deploy.
+        task_costs: Cost by task of the files that hold one task each of the network to deploy.
     """
 
     name: str
@@ -39,6 +40,7 @@ class RunSummary:
     costs: Mapping[str, Mapping[str, Any]]
     latency: Mapping[str, Mapping[str, Any]]
     gains: Mapping[str, DeltaM]
+    task_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``delta_m`` is that of the network to deploy."""
@@ -48,6 +50,7 @@ class RunSummary:
             "branch_points": dict(self.branch_points),
             "metrics": {network: dict(results) for network, results in self.metrics.items()},
             "costs": {network: dict(cost) for network, cost in self.costs.items()},
+            "task_costs": {task: dict(cost) for task, cost in self.task_costs.items()},
             "speed_ups": {threads: report["speed_ups"] for threads, report in self.latency.items()},
             "delta_m": None if last is None else last.value,
             "delta_m_per_task": None if last is None else dict(last.per_task),
@@ -67,6 +70,7 @@ class RunSummary:
                 rows.append((*heading, _label(info, is_primary=index == 0), *self._values(task, info)))
         rows += self._cost_rows(networks)
         lines = [f"{self.name}: test split; * is a task's primary metric", "", *_aligned(rows)]
+        lines += ["", *self._task_rows()] if self.task_costs else []
         lines += ["", *self._latency_lines()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
         return "\n".join([*lines, f"Artefacts in {self.folder}"])
@@ -87,6 +91,34 @@ class RunSummary:
             values = [None if cost is None else cost[entry] / scale for cost in costs]
             rows.append((label, "", "", *_with_changes(values)))
         return rows
+
+    def _task_rows(self) -> list[str]:
+        whole = next(reversed(self.costs.values()), None) if self.costs else None
+        rows = [
+            (
+                "file of one task",
+                "branch point",
+                "",
+                "parameters (M)",
+                "MACs (M)",
+                "of all tasks",
+                "file (MB)",
+            )
+        ]
+        for task, cost in self.task_costs.items():
+            share = "" if whole is None or not whole["macs"] else f"{cost['macs'] / whole['macs']:.0%}"
+            numbers = (_shown(cost["params"] / 1e6), _shown(cost["macs"] / 1e6))
+            rows.append(
+                (
+                    task,
+                    self.branch_points.get(task, ""),
+                    "",
+                    *numbers,
+                    share,
+                    _shown(cost["file_bytes"] / 1e6),
+                )
+            )
+        return _aligned(rows)
 
     def _latency_lines(self) -> list[str]:
         lines = []
@@ -114,6 +146,7 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
     found = {name: content for name, content in stored.items() if content is not None}
     metrics = {name: content["metrics"] for name, content in found.items()}
     bench = directory.find_json("bench", "latency.json") or {}
+    costs = directory.find_json("deploy", "cost.json") or {}
     infos = {name: task.metrics.infos for name, task in parts.tasks.items()} if metrics else {}
     directions = {name: {i.name: i.higher_is_better for i in own} for name, own in infos.items()}
     gains = {
@@ -133,9 +166,11 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         infos=infos,
         branch_points=found.get("rewired", {}).get("branch_points", {}),
         metrics=metrics,
-        costs=bench.get("cost", {}),
+        costs=bench.get("cost")
+        or {stage: costs[name] for stage, name in onnx_files(recipe).items() if name in costs},
         latency=bench.get("threads", {}),
         gains=gains,
+        task_costs={task: costs[name] for task, name in task_files(recipe).items() if name in costs},
     )
 
 

@@ -234,7 +234,11 @@ class ExportSettings(Settings):
 
     opset: int = Field(default=18, ge=18, description="ONNX operator set.")
     batch_sizes: list[PositiveInt] = Field(
-        default=[1, 3], min_length=1, description="Batch sizes at which outputs are compared."
+        default=[1, 3, 8], min_length=1, description="Batch sizes at which outputs are compared."
+    )
+    open_size: bool = Field(
+        default=False,
+        description="Leave height and width open where the network allows it; files for one size run faster.",
     )
 
 

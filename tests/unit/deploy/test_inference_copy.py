@@ -39,15 +39,22 @@ def test_outputs_are_given_by_name():
 
 
 @pytest.mark.parametrize(
-    ("answer", "text"),
+    ("answer", "names"),
     [
-        ((torch.ones(1),), "but got tuple."),
-        ({"depth": [1.0]}, "but got list under the key 'depth'."),
-        ({0: torch.ones(1)}, "but got Tensor under the key 0."),
-        ({}, "but got an empty one."),
+        (torch.ones(1), ["output"]),
+        ((torch.ones(1), [torch.ones(2)]), ["0", "1.0"]),
+        ({"depth": torch.ones(1), "count": 3}, ["depth"]),
     ],
 )
-def test_other_answers_are_refused(answer, text):
+def test_other_answers_are_named_by_place(answer, names):
+    assert list(task_outputs(Answers(answer), MixedNet.example_inputs())) == names
+
+
+@pytest.mark.parametrize(("answer", "kind"), [({"depth": [1.0]}, "dict"), ({}, "dict"), (None, "NoneType")])
+def test_answers_without_tensors_are_refused(answer, kind):
     with pytest.raises(TypeError) as caught:
         task_outputs(Answers(answer), MixedNet.example_inputs())
-    assert str(caught.value) == f"Expected `model` to return a dictionary of task name → tensor, {text}"
+    assert str(caught.value) == (
+        "Expected `model` to return tensors, best a dictionary of task name → tensor, "
+        f"but got {kind} without any."
+    )

@@ -10,6 +10,7 @@ from torch import nn
 from lomt import __version__
 from lomt.deploy import OnnxModel, export_onnx, onnx_export, verify_onnx
 from lomt.deploy.onnx_graph import count_subnormals
+from lomt.deploy.weights_hash import weights_sha256
 from lomt.errors import ArtifactError, UnknownNameError, UnsupportedLayerError
 from tests.unit.deploy.networks import MixedNet, mixed_net
 
@@ -50,15 +51,24 @@ def test_the_file_states_what_it_is(exported):
     network = onnx.load(path)
     onnx.checker.check_model(network, full_check=True)
     metadata = {entry.key: entry.value for entry in network.metadata_props}
-    assert metadata == {
+    own = {key: metadata[key] for key in ("lomt.version", "lomt.torch", "lomt.opset", "lomt.tasks")}
+    assert own == {
         "lomt.version": __version__,
         "lomt.torch": torch.__version__,
         "lomt.opset": "18",
         "lomt.tasks": json.dumps(list(MixedNet.tasks)),
     }
+    assert metadata["lomt.weights_sha256"] == weights_sha256(exported[0])
+    assert json.loads(metadata["lomt.input"]) == {
+        "name": "images",
+        "axes": ["batch", 3, "height", "width"],
+        "example": [1, 3, 8, 12],
+        "fixed_size_because": "",
+    }
+    assert json.loads(metadata["lomt.preprocessing"]) is None
     assert {domain.domain: domain.version for domain in network.opset_import}[""] == 18
     sizes = [size.dim_param or size.dim_value for size in network.graph.input[0].type.tensor_type.shape.dim]
-    assert (network.graph.input[0].name, sizes) == ("images", ["batch", 3, 8, 12])
+    assert (network.graph.input[0].name, sizes) == ("images", ["batch", 3, "height", "width"])
     assert "depthwise.weight" in {tensor.name for tensor in network.graph.initializer}
 
 
@@ -103,7 +113,7 @@ def test_shared_and_constant_answers_keep_their_names(tmp_path):
     torch.manual_seed(0)
     model = Repeated()
     path = export_onnx(model, torch.rand(1, 3, 4, 5), tmp_path / "model.onnx", opset=19)
-    verification = verify_onnx(model, path, torch.rand(3, 3, 4, 5))
+    verification = verify_onnx(model, path, torch.rand(8, 3, 4, 5))
     assert [check.output for check in verification.checks[:3]] == ["normals", "edges", "constant"]
     assert onnx.load(path).opset_import[0].version == 19
 
@@ -125,26 +135,13 @@ def test_a_model_that_cannot_be_expressed_leaves_the_old_file_alone(tmp_path, ca
     assert logging.root.manager.disable == 0
 
 
-def write(path, monkeypatch, *, failing):
-    network = onnx.ModelProto()
-    monkeypatch.setattr(onnx.checker, "check_model", lambda *_, **__: None)
-    monkeypatch.setattr(onnx_export.os, failing, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    onnx_export._write_atomically(network, path)
-
-
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path, monkeypatch):
-    with pytest.raises(KeyboardInterrupt):
-        write(tmp_path / "model.onnx", monkeypatch, failing="fsync")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_network_that_is_too_large_is_refused(tmp_path, monkeypatch, exported):
     monkeypatch.setattr(onnx_export, "_MOST_BYTES", 100)
     with pytest.raises(
         ArtifactError,
         match=r"Expected the network to fit one ONNX file of at most 100 bytes, but got [0-9]+ bytes\.",
     ):
-        onnx_export._write_atomically(onnx.load(exported[1]), tmp_path / "model.onnx")
+        onnx_export._write(onnx.load(exported[1]), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +188,7 @@ def test_arguments_that_cannot_be_used_are_refused(options, error, text, tmp_pat
 
 def test_metadata_are_text():
     with pytest.raises(ValueError, match=r"Expected `metadata` to map text to text, but got 'epochs': 3\."):
-        onnx_export._metadata.__wrapped__({"epochs": 3}, 18)
+        onnx_export._check_metadata.__wrapped__({"epochs": 3})
 
 
 class Named(nn.Module):

@@ -12,7 +12,7 @@ from lomt.deploy import OnnxModel, verify_onnx
 from lomt.errors import ExportMismatchError
 from tests.unit.deploy.networks import MixedNet, mixed_net
 
-SAMPLES = MixedNet.example_inputs(4)
+SAMPLES = MixedNet.example_inputs(8)
 
 
 def corrupt(path, folder, change):
@@ -62,10 +62,10 @@ def test_a_right_file_passes_for_every_output_and_batch(exported):
     assert model.training
     model.eval()
     assert verification.passed
-    assert [(check.batch, check.output) for check in verification.checks] == [
-        (batch, task) for batch in (1, 3, 4) for task in MixedNet.tasks
+    assert [(check.size, check.batch, check.output) for check in verification.checks] == [
+        (size, batch, task) for size in ((8, 12), (32, 64)) for batch in (1, 3, 4) for task in MixedNet.tasks
     ]
-    by_output = {check.output: check for check in verification.checks if check.batch == 3}
+    by_output = {check.output: check for check in verification.checks[:12] if check.batch == 3}
     assert by_output["relu"].shape == (3, 6, 8, 12)
     assert by_output["scene"].shape == (3, 5)
     assert {check.dtype for check in verification.checks} == {"float32"}
@@ -87,7 +87,7 @@ def test_it_prints_and_stores_itself(exported):
     model, path = exported
     verification = verify_onnx(model, path, SAMPLES, tasks=MixedNet.tasks)
     lines = str(verification).splitlines()
-    assert len(lines) == 1 + 2 * len(MixedNet.tasks)
+    assert len(lines) == 1 + 2 * 3 * len(MixedNet.tasks)
     assert lines[2].startswith("depth") and lines[2].endswith("same")
     values = json.loads(json.dumps(verification.to_dict(), allow_nan=False))
     assert values["passed"] and values["checks"][2]["shape"] == [1, 6, 8, 12]
@@ -111,10 +111,10 @@ def test_a_corrupt_file_is_caught_with_its_output_and_batch(change, output, expo
     first, *failed = str(caught.value).splitlines()
     assert first.startswith(
         f"Expected `{tmp_path / 'corrupt.onnx'}` to compute what the model does (tolerance 0.0001 of each "
-        f"output's scale), but {len(failed)} of 8 checks failed."
+        f"output's scale), but {len(failed)} of 24 checks failed."
     )
-    assert any(line.startswith(f"  output `{output}`, batch 1: ") for line in failed)
-    assert any(line.startswith(f"  output `{output}`, batch 3: ") for line in failed)
+    assert any(line.startswith(f"  output `{output}`, batch 1, 8x12: ") for line in failed)
+    assert any(line.startswith(f"  output `{output}`, batch 3, 32x64: ") for line in failed)
 
 
 def test_the_message_holds_the_numbers(exported, tmp_path):
@@ -124,7 +124,9 @@ def test_the_message_holds_the_numbers(exported, tmp_path):
         scale = model(SAMPLES[:1])["scene"].abs().max().item()
     with pytest.raises(ExportMismatchError) as caught:
         verify_onnx(model, broken, SAMPLES, tasks=MixedNet.tasks)
-    expected = f"output `scene`, batch 1: largest difference 0.5, {0.5 / scale:.3g} of the scale {scale:.3g}"
+    expected = (
+        f"output `scene`, batch 1, 8x12: largest difference 0.5, {0.5 / scale:.3g} of the scale {scale:.3g}"
+    )
     assert expected in str(caught.value)
 
 
@@ -159,7 +161,9 @@ def test_a_file_for_one_batch_size_only_is_caught(exported, tmp_path):
 
     model, path = exported
     broken = corrupt(path, tmp_path, fix_batch)
-    with pytest.raises(ExportMismatchError, match=f"Expected `{broken}` to run at batch 3, but got: "):
+    with pytest.raises(
+        ExportMismatchError, match=f"Expected `{broken}` to run at batch 3 and 8x12, but got: "
+    ):
         verify_onnx(model, broken, SAMPLES, tasks=MixedNet.tasks)
 
 
@@ -203,7 +207,7 @@ def test_each_way_to_be_different_is_named(expected, given, text, monkeypatch):
     monkeypatch.setattr("lomt.deploy.verify.OnnxModel", fake_network(given))
     with pytest.raises(ExportMismatchError) as caught:
         verify_onnx(Answering(expected), Path("depth.onnx"), SAMPLES)
-    assert f"output `depth`, batch 1: {text}" in str(caught.value)
+    assert f"output `depth`, batch 1, 8x12: {text}" in str(caught.value)
 
 
 def fake_network(answer):
@@ -211,6 +215,7 @@ def fake_network(answer):
         def __init__(self, path):
             self.path = path
             self.outputs = ("depth",)
+            self.batch_size, self.input_shape = None, (3, 8, 12)
 
         def __call__(self, images):
             return {"depth": np.broadcast_to(answer, (len(images), *answer.shape))}
@@ -230,8 +235,8 @@ def fake_network(answer):
             "Expected `batch_sizes` to be two or more different sizes from 1, but got (0, 1).",
         ),
         (
-            {"batch_sizes": (1, 5)},
-            "Expected at least 5 `samples` for the batch sizes (1, 5), but got 4.",
+            {"batch_sizes": (1, 9)},
+            "Expected at least 9 `samples` for the batch sizes (1, 9), but got 8.",
         ),
         ({"tolerance": 0.0}, "Expected `tolerance` to lie between 0 and 1, but got 0.0."),
     ],
@@ -240,3 +245,44 @@ def test_arguments_that_cannot_be_used_are_refused(options, text, tmp_path):
     with pytest.raises(ValueError) as caught:
         verify_onnx(mixed_net(), tmp_path / "model.onnx", SAMPLES, **options)
     assert str(caught.value) == text
+
+
+def truncate_weight(network):
+    tensor = next(tensor for tensor in network.graph.initializer if tensor.name == "depthwise.weight")
+    tensor.raw_data = tensor.raw_data[: len(tensor.raw_data) // 2]
+
+
+def drop_channels(network):
+    tensor = next(tensor for tensor in network.graph.initializer if tensor.name == "scene_head.weight")
+    weight = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(weight[:4].copy(), tensor.name))
+    bias = next(tensor for tensor in network.graph.initializer if tensor.name == "scene_head.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[:4].copy(), bias.name))
+
+
+@pytest.mark.parametrize("change", [truncate_weight, drop_channels], ids=["half the bytes", "a class less"])
+def test_a_truncated_weight_is_caught(change, exported, tmp_path):
+    model, path = exported
+    with pytest.raises(ExportMismatchError):
+        verify_onnx(model, corrupt(path, tmp_path, change), SAMPLES, tasks=MixedNet.tasks)
+
+
+def test_a_file_cut_short_is_caught(exported, tmp_path):
+    model, path = exported
+    broken = tmp_path / "short.onnx"
+    broken.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ExportMismatchError, match=f"Expected onnxruntime to load `{broken}`, but got: "):
+        verify_onnx(model, broken, SAMPLES, tasks=MixedNet.tasks)
+
+
+def test_labels_may_differ_one_time_in_a_thousand(monkeypatch):
+    labels = torch.arange(2000) % 7
+    for wrong, is_right in ((2, True), (3, False)):
+        answer = labels.clone()
+        answer[:wrong] += 1
+        monkeypatch.setattr("lomt.deploy.verify.OnnxModel", fake_network(answer.numpy()))
+        if is_right:
+            assert verify_onnx(Answering(labels), Path("depth.onnx"), SAMPLES).passed
+        else:
+            with pytest.raises(ExportMismatchError, match=r"batch 1, 8x12: 0\.15% of the labels differ"):
+                verify_onnx(Answering(labels), Path("depth.onnx"), SAMPLES)

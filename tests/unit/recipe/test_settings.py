@@ -19,7 +19,7 @@ def test_everything_left_out_is_filled_in(base):
     assert recipe.locate.lambdas.count == 10
     assert recipe.tasks["depth"].decoder == recipe.model.decoder == DecoderSettings()
     assert recipe.rewire.branch_points is None
-    assert recipe.export.batch_sizes == [1, 3]
+    assert recipe.export.batch_sizes == [1, 3, 8]
 
 
 def test_a_dumped_recipe_is_the_same_recipe(base):
