@@ -353,16 +353,14 @@ def _interface(
             "Expected `--channel-order` and `--highest` together with `--bake-preprocessing` only."
         )
     if preprocessing is not None:
-        order: Any = channel_order
-        preprocessing = replace(preprocessing, channel_order=order, highest=highest, is_baked=bake)
+        preprocessing = replace(preprocessing, channel_order=channel_order, highest=highest, is_baked=bake)
     given = dict(own.kinds)
     for text in kinds or ():
         task, equals, kind = text.partition("=")
         if not equals:
             raise LomtError(f"Expected `--kind` to be TASK=KIND, such as depth=depth, but got {text}.")
         given[task] = kind
-    chosen: Any = answer
-    return replace(own, preprocessing=preprocessing, kinds=given, answer=chosen)
+    return replace(own, preprocessing=preprocessing, kinds=given, answer=answer)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

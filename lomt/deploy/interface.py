@@ -3,18 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from lomt.errors import ArtifactError, UnknownNameError
 from lomt.tasks import KINDS
 
-__all__ = ["ANSWERS", "Answer", "ChannelOrder", "Interface", "Preprocessing"]
+__all__ = ["ANSWERS", "Interface", "Preprocessing"]
 
-Answer = Literal["raw", "probabilities", "labels"]
-ChannelOrder = Literal["RGB", "BGR"]
-
-ANSWERS: Final[tuple[str, ...]] = get_args(Answer)
-_ORDERS: Final[tuple[str, ...]] = get_args(ChannelOrder)
+ANSWERS: Final = ("raw", "probabilities", "labels")
+_ORDERS: Final = ("RGB", "BGR")
 _UNITS: Final[Mapping[str, str]] = {"depth": "m"}
 
 
@@ -35,7 +32,7 @@ class Preprocessing:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    channel_order: ChannelOrder = "RGB"
+    channel_order: str = "RGB"
     highest: float = 1.0
     is_baked: bool = False
 
@@ -77,7 +74,7 @@ class Interface:
     preprocessing: Preprocessing | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    answer: Answer = "raw"
+    answer: str = "raw"
 
     def __post_init__(self) -> None:
         if self.answer not in ANSWERS:
@@ -140,7 +137,7 @@ class Interface:
                 classes={
                     task: tuple(entry["classes"]) for task, entry in outputs.items() if entry["classes"]
                 },
-                answer=metadata.get("lomt.answer", "raw"),  # type: ignore[arg-type]  # checked on the way in
+                answer=metadata.get("lomt.answer", "raw"),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(

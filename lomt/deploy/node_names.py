@@ -11,7 +11,7 @@ __all__ = ["name_nodes"]
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 
 
-def name_nodes(network: onnx.ModelProto, prefix: str = "") -> None:
+def name_nodes(network: onnx.ModelProto, root: str = "") -> None:
     """Name every node of an exported network `<path of the layer>/<operator>`, in place.
 
     A node that reads a weight belongs to the weight's layer, any other to the module in which the exporter saw it.
@@ -19,12 +19,13 @@ def name_nodes(network: onnx.ModelProto, prefix: str = "") -> None:
 
     Args:
         network: As torch's exporter left it.
-        prefix: Beginning that is taken off the paths.
+        root: Path of the module that paths shall begin in.
     """
     weights = {tensor.name for tensor in network.graph.initializer}
     seen: Counter[str] = Counter()
     for node in network.graph.node:
-        path = (_layer_read(node, weights) or _module_noted(node)).removeprefix(prefix)
+        path = _layer_read(node, weights) or _module_noted(node)
+        path = "" if path == root else path.removeprefix(f"{root}.")
         name = f"{path}/{node.op_type}" if path else node.op_type
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"

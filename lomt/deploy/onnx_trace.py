@@ -139,10 +139,7 @@ def _name_sizes(network: onnx.ModelProto) -> None:
 
 
 def _finish(network: onnx.ModelProto, names: Sequence[str]) -> None:
-    name_nodes(network, prefix=f"{_WRAPPER}.")
-    for node in network.graph.node:  # what the wrapper itself does
-        if node.name.startswith(f"{_WRAPPER}/"):
-            node.name = node.name.removeprefix(f"{_WRAPPER}/")
+    name_nodes(network, _WRAPPER)
     clear_trace(network)
     remove_prefix(network, f"{_WRAPPER}.")
     name_outputs(network, names)

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from lomt.deploy import Interface, Preprocessing
 from lomt.errors import ArtifactError, LomtError
 from lomt.models.example_inputs import parse_inputs
-from lomt.pipeline.onnx_quality import Results, check_metrics, file_images, interface_of, samples
+from lomt.pipeline.onnx_quality import (
+    Results,
+    check_metrics,
+    file_images,
+    interface_of,
+    preprocessing_of,
+    samples,
+)
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.run_directory import read_json
 from lomt.pruning.source import open_model
@@ -97,7 +104,7 @@ def open_source(
     if not uses_data:
         images = _random((_SAMPLES, 3, *recipe.data.size))
         kinds = {task: settings.kind for task, settings in recipe.tasks.items()}
-        return ModelSource(shown, model, images, Interface(Preprocessing(**parts.normalisation), kinds))
+        return ModelSource(shown, model, images, Interface(preprocessing_of(parts), kinds))
     stored = read_json(folder / "metrics.json")
     images = samples(parts, _SAMPLES)
     return ModelSource(shown, model, images, interface_of(parts), stored["metrics"], parts)

@@ -14,7 +14,16 @@ from lomt.errors import ExportMismatchError
 from lomt.pipeline.parts import Parts
 from lomt.training import Progress, SilentProgress, evaluate
 
-__all__ = ["Results", "check_metrics", "file_images", "interface_of", "onnx_metrics", "samples"]
+__all__ = [
+    "Results",
+    "check_metrics",
+    "file_images",
+    "interface_of",
+    "metric_differences",
+    "onnx_metrics",
+    "preprocessing_of",
+    "samples",
+]
 
 Results = Mapping[str, Mapping[str, float]]
 _METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into rare flips of single pixels
@@ -23,10 +32,15 @@ _METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into 
 def interface_of(parts: Parts) -> Interface:
     """Return what files of the recipe's networks take and give when nothing is baked in."""
     return Interface(
-        Preprocessing(**parts.normalisation),
+        preprocessing_of(parts),
         {name: task.kind for name, task in parts.tasks.items()},
         {name: task.classes for name, task in parts.tasks.items() if task.classes},
     )
+
+
+def preprocessing_of(parts: Parts) -> Preprocessing:
+    """Return how images become what the recipe's networks take."""
+    return Preprocessing(mean=parts.normalisation["mean"], std=parts.normalisation["std"])
 
 
 def samples(parts: Parts, count: int) -> Tensor:

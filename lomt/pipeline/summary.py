@@ -93,7 +93,7 @@ class RunSummary:
         return rows
 
     def _task_rows(self) -> list[str]:
-        whole = next(reversed(self.costs.values()), None) if self.costs else None
+        whole = list(self.costs.values())[-1] if self.costs else None
         rows = [
             (
                 "file of one task",

@@ -1,0 +1,130 @@
+"""How long a verified export takes beside torch's exporter alone, and what it gives: sizes and costs by task.
+
+    python benchmarks/bench_export.py --rounds 3
+
+Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone, with the same open sizes, by lomt without
+verification, and by lomt with it; one warm-up first. Writes `benchmarks/results/export.json`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from lomt.atomic_file import write_atomically
+from lomt.deploy import count_cost, describe_environment, export_files
+from lomt.deploy.deployed_network import DeployedNetwork
+from lomt.deploy.exporter import quiet_exporter
+from lomt.deploy.inference_copy import inference_copy, task_outputs
+from lomt.deploy.interface import Interface
+from lomt.models import BackboneSpec, DecoderSpec, ModelSpec
+
+_RESULT = Path(__file__).parent / "results" / "export.json"
+_TARGET = 1.3
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=_RESULT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    models = {
+        "nyuv2_lite0_lomt": (_recipe_model(), torch.rand(1, 3, 96, 128), True),
+        "resnet50": (timm.create_model("resnet50"), torch.rand(1, 3, 224, 224), False),
+    }
+    found: dict[str, Any] = {}
+    for name, (model, images, by_task) in models.items():
+        found[name] = _measure(model.eval(), images, arguments.rounds, by_task)
+        print(name, json.dumps(found[name]["ratios"]))
+    content = {"environment": describe_environment(), "threads": 1, "target": _TARGET, "models": found}
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomically(arguments.output, lambda path: path.write_text(text))
+
+
+def _recipe_model() -> nn.Module:
+    """Return the rewired network of the NYU-v2 recipe with random weights: cost and time do not depend on them."""
+    channels = {"segmentation": 13, "depth": 1, "normals": 3, "edges": 1}
+    points = {
+        "segmentation": "blocks.4.2",
+        "depth": "blocks.4.2",
+        "normals": "blocks.4.2",
+        "edges": "blocks.2.1",
+    }
+    return ModelSpec(
+        BackboneSpec("tf_efficientnet_lite0", 8),
+        {task: DecoderSpec("aspp", width=64) for task in channels},
+        channels,
+        dict.fromkeys(channels, True),
+        points,
+    ).build()
+
+
+def _measure(model: nn.Module, images: Tensor, rounds: int, by_task: bool) -> dict[str, Any]:
+    names = list(task_outputs(inference_copy(model), images))
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        files: dict[Path, list[str] | None] = {path: None}
+        if by_task:
+            files.update({Path(folder, f"{task}.onnx"): [task] for task in names})
+        arms: dict[str, Callable[[], Any]] = {
+            "torch, fixed size": lambda: _torch_alone(model, names, images, {}),
+            "torch, open size": lambda: _torch_alone(
+                model, names, images, dict.fromkeys((2, 3), torch.export.Dim.AUTO)
+            ),
+            "lomt, fixed size": lambda: export_files(
+                model, images, {path: None}, fixed_size=True, verify=False
+            ),
+            "lomt, open size": lambda: export_files(model, images, {path: None}, verify=False),
+            "lomt, open size, verified": lambda: export_files(model, images, {path: None}),
+        }
+        if by_task:
+            arms["lomt, open size, verified, and a file a task"] = lambda: export_files(model, images, files)
+        seconds: dict[str, list[float]] = {name: [] for name in arms}
+        arms["torch, fixed size"]()  # the first export of a process fills the exporter's tables
+        for _ in range(rounds):
+            for name, arm in arms.items():
+                start = time.perf_counter()
+                arm()
+                seconds[name].append(time.perf_counter() - start)
+        costs = {file.stem: count_cost(file).to_dict() for file in files}
+    return {"seconds": seconds, "ratios": _ratios(seconds), "costs": costs}
+
+
+def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """Return the median over rounds of each arm's time over that of torch's exporter with the same open sizes."""
+    ratios = {}
+    for name, own in seconds.items():
+        if name.startswith("lomt"):
+            alone = seconds["torch, open size" if "open" in name else "torch, fixed size"]
+            ratios[name] = round(median(a / b for a, b in zip(own, alone, strict=True)), 3)
+    return ratios
+
+
+def _torch_alone(model: nn.Module, names: list[str], images: Tensor, sizes: dict[int, Any]) -> Any:
+    network = DeployedNetwork(model, names, Interface()).eval()
+    with quiet_exporter(), torch.no_grad():
+        program: Any = torch.onnx.export(
+            network,
+            (images.repeat(2, 1, 1, 1),),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            opset_version=18,
+            input_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("batch"), **sizes},),
+        )
+        return program.model_proto.SerializeToString()
+
+
+if __name__ == "__main__":
+    main()
