@@ -8,6 +8,7 @@ import yaml
 
 from lomt import cli
 from lomt.branching import next_finer, read_branch_points
+from lomt.deploy.weights_hash import weights_sha256
 from lomt.errors import ArtifactError, DataError, UnknownNameError
 from lomt.models import create_backbone, list_layers, load_model
 from lomt.pipeline import STAGES, run
@@ -34,10 +35,8 @@ def go(out, *overrides, **choices):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    summary, texts = go(out)
-    return out, summary, texts
+def finished(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture
@@ -59,7 +58,10 @@ def test_every_stage_leaves_its_artefacts(finished):
         "rewired/structure.json",
         "rewired/metrics.json",
         "deploy/model.onnx",
+        "deploy/segmentation.onnx",
+        "deploy/depth.onnx",
         "deploy/verification.json",
+        "deploy/cost.json",
         "bench/latency.json",
     ):
         assert (out / name).is_file(), name
@@ -102,6 +104,41 @@ def test_onnx_metrics_are_those_of_pytorch(finished):
     again = json.loads((out / "deploy" / "verification.json").read_text())["files"]["dense.onnx"]["metrics"]
 
     assert again["depth"]["abs_error"] == pytest.approx(stored["depth"]["abs_error"], rel=1e-4)
+
+
+def test_every_task_has_a_file_of_its_own_that_is_verified(finished):
+    out, summary, _ = finished
+    stored = json.loads((out / "deploy" / "verification.json").read_text())
+    costs = json.loads((out / "deploy" / "cost.json").read_text())
+
+    assert stored["passed"] and list(stored["files"]) == list(costs)
+    for task in ("segmentation", "depth"):
+        session = onnxruntime.InferenceSession(out / "deploy" / f"{task}.onnx")
+        assert [output.name for output in session.get_outputs()] == [task]
+        found = stored["files"][f"{task}.onnx"]
+        assert {check["batch"] for check in found["values"]["checks"]} == {1, 3, 8}
+        assert found["metrics"] == {
+            task: pytest.approx(stored["files"]["model.onnx"]["metrics"][task], rel=1e-3)
+        }
+        assert costs[f"{task}.onnx"]["macs"] == costs["model.onnx"]["tasks"][task]["macs"]
+        assert costs[f"{task}.onnx"]["macs"] < costs["model.onnx"]["macs"]
+        assert summary.to_dict()["task_costs"][task]["file_bytes"] == costs[f"{task}.onnx"]["file_bytes"]
+    assert "file of one task" in str(summary) and "of all tasks" in str(summary)
+
+
+def test_the_files_say_what_the_recipe_says(finished):
+    out, _, _ = finished
+    metadata = onnxruntime.InferenceSession(out / "deploy" / "depth.onnx").get_modelmeta().custom_metadata_map
+
+    assert json.loads(metadata["lomt.outputs"])["depth"] == {
+        "kind": "depth",
+        "values": "metres",
+        "unit": "m",
+        "classes": [],
+    }
+    assert json.loads(metadata["lomt.preprocessing"])["is_baked"] is False
+    assert metadata["lomt.weights_sha256"] == weights_sha256(load_model(out / "rewired"))
+    assert json.loads(metadata["lomt.input"])["fixed_size_because"] == "it was asked for"
 
 
 def test_summary_shows_every_task_cost_and_interval(finished):
