@@ -9,6 +9,7 @@ seconds on the clock; both are kept. Writes `benchmarks/results/export.json`.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,10 +47,16 @@ def main() -> None:
     found: dict[str, Any] = {}
     for name, (model, images, by_task) in models.items():
         found[name] = _measure(model.eval(), images, arguments.rounds, by_task)
-        print(name, json.dumps(found[name]["ratios"]))
-    content = {"environment": describe_environment(), "threads": 1, "target": _TARGET, "models": found}
+        print(name, json.dumps(found[name]["ratios"]), flush=True)
+        _write(
+            {"environment": describe_environment(), "threads": 1, "target": _TARGET, "models": found},
+            arguments.output,
+        )
+
+
+def _write(content: dict[str, Any], output: Path) -> None:
     text = json.dumps(content, indent=2) + "\n"
-    write_atomically(arguments.output, lambda path: path.write_text(text))
+    write_atomically(output, lambda path: path.write_text(text))
 
 
 def _recipe_model() -> nn.Module:
@@ -99,6 +106,7 @@ def _measure(model: nn.Module, images: Tensor, rounds: int, by_task: bool) -> di
                 arm()
                 seconds[name].append(time.process_time() - start)
                 wall[name].append(time.perf_counter() - began)
+                print(f"{name}: {seconds[name][-1]:.1f} s of CPU", file=sys.stderr, flush=True)
         costs = {file.stem: count_cost(file).to_dict() for file in files}
     return {"cpu_seconds": seconds, "wall_seconds": wall, "ratios": _ratios(seconds), "costs": costs}
 

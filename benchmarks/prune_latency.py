@@ -86,7 +86,7 @@ def gains(
     """
     with TemporaryDirectory() as folder:
         files = {
-            name: export_onnx(_Named(model), image, Path(folder) / f"{name}.onnx")
+            name: export_onnx(_Named(model), image, Path(folder) / f"{name}.onnx", fixed_size=True)
             for name, model in {"dense": dense, **pruned}.items()
         }
         macs = {name: count_cost(file).macs for name, file in files.items()}

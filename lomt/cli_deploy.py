@@ -21,11 +21,11 @@ __all__ = ["cost", "export_verb", "verify"]
 _RECIPE_SUFFIXES = (".yaml", ".yml")
 _MISMATCH = 1
 
-_Names = Annotated[
+_InputOption = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="SHAPE", help="Shape of the images, such as 1x3x224x224; runs know it."),
 ]
-_Against = typer.Option(
+_AgainstOption = typer.Option(
     "--against",
     metavar="RUN|DIR|FACTORY",
     help="What the file was made from: a run, a saved model, a factory.",
@@ -55,7 +55,7 @@ def export_verb(run_stage: Callable[..., None]) -> Callable[..., None]:
         overrides: Annotated[
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For a recipe: change a key.")
         ] = None,
-        inputs: _Names = None,
+        inputs: _InputOption = None,
         tasks: Annotated[
             list[str] | None,
             typer.Option(
@@ -137,8 +137,8 @@ def is_recipe(source: str) -> bool:
 
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
-    against: Annotated[str, _Against],
-    inputs: _Names = None,
+    against: Annotated[str, _AgainstOption],
+    inputs: _InputOption = None,
     no_metrics: Annotated[
         bool,
         typer.Option("--no-metrics", help="Of a run, leave its data alone: random images, no task metrics."),
@@ -178,7 +178,7 @@ def cost(
         str,
         typer.Argument(metavar="FILE|RUN|DIR|FACTORY", help="An ONNX file, or a model as in `lomt export`."),
     ],
-    inputs: _Names = None,
+    inputs: _InputOption = None,
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", help="Images, where a file leaves it open.")
     ] = 1,

@@ -322,7 +322,7 @@ def say(key, change):
             set_weight("preprocessing.shift", lambda shift: shift + 0.1),
             "output `depth`, batch 1, 6x8: largest",
         ),
-        (truncate, "all.onnx"),
+        (truncate, "Expected onnxruntime to load `"),
         (say("lomt.weights_sha256", lambda text: "0" * 64), "Expected the weights' SHA-256"),
         (
             say("lomt.tasks", lambda text: '["edges"]'),

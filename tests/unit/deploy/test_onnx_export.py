@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+import lomt
 from lomt import __version__
-from lomt.deploy import OnnxModel, export_onnx, onnx_export, verify_onnx
+from lomt.deploy import OnnxModel, export_files, export_onnx, onnx_export, verify_onnx
 from lomt.deploy.onnx_graph import count_subnormals
 from lomt.deploy.weights_hash import weights_sha256
 from lomt.errors import ArtifactError, UnknownNameError, UnsupportedLayerError
@@ -208,3 +209,26 @@ def test_a_task_cannot_have_the_inputs_name(name, tmp_path):
         f"Expected every task to have a name, and not the input's, `images`, but got `{name}`. "
         "Rename the task."
     )
+
+
+class Widening(nn.Module):
+    """Does something else with wide images, which a graph made from a narrow one does not."""
+
+    def forward(self, images):
+        return images * 2 if images.shape[-1] > 20 else images * 3
+
+
+def test_a_size_that_the_file_gets_wrong_is_fixed_with_the_reason(tmp_path):
+    files = {tmp_path / "model.onnx": None}
+    (exported,) = export_files(Widening(), torch.rand(1, 3, 4, 12), files)
+    assert exported.tasks == ("output",)
+    assert "32x64: " in exported.reason and "of the scale" in exported.reason
+    assert OnnxModel(exported.path).input_shape == (3, 4, 12)
+    assert (
+        json.loads(OnnxModel(exported.path).metadata["lomt.input"])["fixed_size_because"] == exported.reason
+    )
+    assert exported.verification is not None and exported.verification.passed
+
+
+def test_the_front_door_knows_it():
+    assert lomt.export_onnx is export_onnx
