@@ -332,7 +332,7 @@ def test_every_help_ends_with_an_example_that_works(call, pipeline, verb):
 
 def test_the_main_help_lists_every_verb(call):
     _, text, _ = call("--help")
-    for verb in ["run", *STAGES, "validate", "recipes", "inspect"]:
+    for verb in ["run", *STAGES, "verify", "cost", "validate", "recipes", "inspect"]:
         assert re.search(rf"^\W*{verb} ", _plain(text), re.MULTILINE)
 
 

@@ -11,7 +11,12 @@ from tests.unit.deploy.networks import MixedNet, write_conv_network
 def test_it_tells_its_outputs_size_and_tasks(exported):
     network = OnnxModel(exported[1], threads=2)
     assert network.outputs == network.tasks == MixedNet.tasks
-    assert network.input_shape == (3, 8, 12)
+    assert network.batch_size is None and network.input_shape == (3, None, None)
+
+
+def test_it_tells_a_fixed_size(tmp_path):
+    network = OnnxModel(write_conv_network(tmp_path / "conv.onnx", 4))
+    assert network.batch_size is None and network.input_shape == (3, 24, 32)
 
 
 def test_images_of_any_float_type_and_layout_are_taken(tmp_path):
