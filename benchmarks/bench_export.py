@@ -2,9 +2,9 @@
 
     python benchmarks/bench_export.py --rounds 3
 
-Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone, with the same open sizes, by lomt without
-verification, and by lomt with it; one warm-up first. Ratios are of CPU seconds, which a busy machine changes less than
-seconds on the clock; both are kept. Writes `benchmarks/results/export.json`.
+Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone, by lomt without verification, and by lomt
+with it, the recipe's network then also as one file per task; one warm-up first. Ratios are of CPU seconds, which a
+busy machine changes less than seconds on the clock; both are kept. Writes `benchmarks/results/export.json`.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--open-size", action="store_true", help="also with height and width left open")
     parser.add_argument("--output", type=Path, default=_RESULT)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -46,7 +47,7 @@ def main() -> None:
     }
     found: dict[str, Any] = {}
     for name, (model, images, by_task) in models.items():
-        found[name] = _measure(model.eval(), images, arguments.rounds, by_task)
+        found[name] = _measure(model.eval(), images, arguments.rounds, by_task, arguments.open_size)
         print(name, json.dumps(found[name]["ratios"]), flush=True)
         _write(
             {"environment": describe_environment(), "threads": 1, "target": _TARGET, "models": found},
@@ -77,7 +78,9 @@ def _recipe_model() -> nn.Module:
     ).build()
 
 
-def _measure(model: nn.Module, images: Tensor, rounds: int, by_task: bool) -> dict[str, Any]:
+def _measure(
+    model: nn.Module, images: Tensor, rounds: int, by_task: bool, with_open_size: bool
+) -> dict[str, Any]:
     names = list(task_outputs(inference_copy(model), images))
     with TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
@@ -86,20 +89,20 @@ def _measure(model: nn.Module, images: Tensor, rounds: int, by_task: bool) -> di
             files.update({Path(folder, f"{task}.onnx"): [task] for task in names})
         arms: dict[str, Callable[[], Any]] = {
             "torch, fixed size": lambda: _torch_alone(model, names, images, {}),
-            "torch, open size": lambda: _torch_alone(
-                model, names, images, dict.fromkeys((2, 3), torch.export.Dim.AUTO)
-            ),
             "lomt, fixed size": lambda: export_files(
                 model, images, {path: None}, fixed_size=True, verify=False
             ),
-            "lomt, open size": lambda: export_files(model, images, {path: None}, verify=False),
-            "lomt, open size, verified": lambda: export_files(model, images, {path: None}),
+            "lomt, fixed size, all files verified": lambda: export_files(
+                model, images, files, fixed_size=True
+            ),
         }
-        if by_task:
-            arms["lomt, open size, verified, and a file a task"] = lambda: export_files(model, images, files)
+        if with_open_size:
+            sizes = dict.fromkeys((2, 3), torch.export.Dim.AUTO)
+            arms["torch, open size"] = lambda: _torch_alone(model, names, images, sizes)
+            arms["lomt, open size"] = lambda: export_files(model, images, {path: None}, verify=False)
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         wall: dict[str, list[float]] = {name: [] for name in arms}
-        arms["torch, fixed size"]()  # the first export of a process fills the exporter's tables
+        arms["lomt, fixed size"]()  # the first export of a process fills the exporter's tables
         for _ in range(rounds):
             for name, arm in arms.items():
                 start, began = time.process_time(), time.perf_counter()

@@ -1,12 +1,23 @@
 """Which image sizes a network takes: found by trying another one."""
 
+from typing import Final
+
 import torch
+from timm import layers
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lomt.structure import named_outputs
 
 __all__ = ["at_size", "other_size", "refusal"]
+
+_PADDED_BY_SIZE: Final = (
+    layers.AvgPool2dSame,
+    layers.Conv2dSame,
+    layers.ScaledStdConv2dSame,
+    layers.StdConv2dSame,
+)
+"""Their padding follows from the image size; sizes behind many of them are more than the exporter can simplify."""
 
 Size = tuple[int, int]
 _STEP = 32
@@ -40,13 +51,16 @@ def at_size(images: Tensor, size: Size) -> Tensor:
 
 
 def refusal(model: nn.Module, images: Tensor, size: Size) -> str:
-    """Run a model at another image size and say why it does not take it; an empty text if it does.
+    """Run a model at another image size and say why files of it take one only; an empty text if they need not.
 
     Args:
         model: In eval mode, on the CPU.
         images: Of the size that it takes.
         size: Height and width to try.
     """
+    padded = [name for name, module in model.named_modules() if isinstance(module, _PADDED_BY_SIZE)]
+    if padded:
+        return f"the padding of layer `{padded[0]}` depends on the image size (TensorFlow's `same`)"
     try:
         with torch.no_grad():
             named_outputs(model(at_size(images, size)))

@@ -70,7 +70,8 @@ def trace_onnx(
         UnsupportedLayerError: The exporter cannot express the model.
     """
     height, width = images.shape[-2:]
-    reason = fixed_size or refusal(deployed, images[:1], other_size(height, width))
+    refused = "" if fixed_size else refusal(deployed, images[:1], other_size(height, width))
+    reason = fixed_size or refused.replace(f"`{_WRAPPER}.", "`")
     open_axes: dict[int, Any] = {} if fixed_batch else {0: torch.export.Dim(_BATCH)}
     # torch.export takes a size of 1 for a constant: two images make the batch a variable.
     example = images if fixed_batch or len(images) > 1 else images.repeat(2, 1, 1, 1)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.layers import Conv2dSame
 from torch import nn
 
 from lomt.deploy.image_sizes import at_size, other_size, refusal
@@ -36,3 +37,10 @@ def test_images_are_interpolated():
 def test_why_a_size_is_refused_is_said(model, text):
     found = refusal(model, torch.rand(1, 3, 8, 12), (32, 64))
     assert found.startswith(text) and bool(found) == bool(text)
+
+
+def test_padding_that_depends_on_the_size_is_named():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Conv2dSame(4, 4, 3, stride=2))
+    assert refusal(model, torch.rand(1, 3, 8, 12), (32, 64)) == (
+        "the padding of layer `1` depends on the image size (TensorFlow's `same`)"
+    )
