@@ -3,7 +3,9 @@
 from typing import Final
 
 import torch
-from timm import layers
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
+from timm.layers.std_conv import ScaledStdConv2dSame, StdConv2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,12 +13,7 @@ from lomt.structure import named_outputs
 
 __all__ = ["at_size", "other_size", "refusal"]
 
-_PADDED_BY_SIZE: Final = (
-    layers.AvgPool2dSame,
-    layers.Conv2dSame,
-    layers.ScaledStdConv2dSame,
-    layers.StdConv2dSame,
-)
+_PADDED_BY_SIZE: Final = (AvgPool2dSame, Conv2dSame, MaxPool2dSame, ScaledStdConv2dSame, StdConv2dSame)
 """Their padding follows from the image size; sizes behind many of them are more than the exporter can simplify."""
 
 Size = tuple[int, int]
