@@ -32,7 +32,7 @@ _AgainstOption = typer.Option(
 )
 
 
-def export_verb(run_stage: Callable[..., None]) -> Callable[..., None]:
+def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
     """Make the verb that serves recipes, whose stage it runs, and models, which it writes as files.
 
     Args:
