@@ -11,12 +11,14 @@ import typer
 from typer.core import TyperGroup
 
 from lomt import __version__
+from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
 from lomt.cli_prune import InspectGroup, inspect_model, prune_model
+from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
 from lomt.errors import LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "prune", "export", "bench")
+STAGES = ("train", "locate", "rewire", "prune", "export", "quantize", "bench")
 GRANULARITIES = ("block", "conv", "all")
 _ERROR, _INTERRUPTED = 2, 130
 
@@ -98,7 +100,7 @@ def run_stages(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
     verbose: VerboseOption = 0,
 ) -> None:
-    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, bench."""
+    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, quantize, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)
@@ -152,7 +154,16 @@ def rewire(
 
 
 _add_stage("export", "Write ONNX files and check that they compute what the models do.")
-_add_stage("bench", "Measure latency and quality against the dense model.")
+
+
+def _run_stage(
+    recipe: str, overrides: list[str] | None, out: Path | None, stage: str, verbosity: int
+) -> None:
+    _run(recipe, overrides, out, stage, stage, verbosity)
+
+
+app.command("quantize", epilog=QUANTIZE_EXAMPLE)(quantize_verb(_run_stage))
+app.command("bench", epilog=BENCH_EXAMPLE)(bench_verb(_run_stage))
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lomt.deploy.cost import Cost, count_cost
     from lomt.deploy.environment import describe_environment
     from lomt.deploy.latency import LatencyError, measure_latency
+    from lomt.deploy.latency_profile import LayerTimes, profile_layers
     from lomt.deploy.latency_report import ArmLatency, LatencyReport
     from lomt.deploy.latency_statistics import LatencyStatistics, SpeedUp
     from lomt.deploy.onnx_export import export_onnx
@@ -24,6 +25,7 @@ __all__ = [
     "LatencyError",
     "LatencyReport",
     "LatencyStatistics",
+    "LayerTimes",
     "OnnxModel",
     "OutputCheck",
     "ProviderError",
@@ -33,6 +35,7 @@ __all__ = [
     "describe_environment",
     "export_onnx",
     "measure_latency",
+    "profile_layers",
     "verify_onnx",
 ]
 
@@ -42,6 +45,7 @@ _HOMES = {
     "LatencyError": "latency",
     "LatencyReport": "latency_report",
     "LatencyStatistics": "latency_statistics",
+    "LayerTimes": "latency_profile",
     "OnnxModel": "onnx_model",
     "OutputCheck": "verify",
     "ProviderError": "session",
@@ -51,6 +55,7 @@ _HOMES = {
     "describe_environment": "environment",
     "export_onnx": "onnx_export",
     "measure_latency": "latency",
+    "profile_layers": "latency_profile",
     "verify_onnx": "verify",
 }
 
