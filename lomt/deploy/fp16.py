@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
@@ -11,13 +12,16 @@ import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from lomt.atomic_file import write_atomically
+from lomt.deploy.fixed_shape import image_input
 from lomt.deploy.onnx_graph import load_network
 from lomt.deploy.onnx_model import OnnxModel
+from lomt.deploy.session import open_session
 from lomt.errors import ExportMismatchError
 
 __all__ = ["HalfPrecision", "convert_fp16"]
 
 DEFAULT_TOLERANCE: Final = 0.01
+_LARGEST: Final = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ def convert_fp16(
 ) -> HalfPrecision:
     """Write a float16 network whose input and outputs stay float32, and compare its outputs.
 
-    Weights beyond float16's range are clamped to it; that and overflow within the network show as a difference. The
-    comparison runs on the CPU, which rounds every operator's result to float16 but computes within some in float32;
-    a GPU may differ in the last bits.
+    Weights beyond float16's range are clamped to it, which shows as a difference. Every number within the float32
+    network must be in that range too. The comparison runs on the CPU, where onnxruntime rounds weights and outputs to
+    float16 but computes in float32: a GPU, which rounds in between, may differ in further digits.
 
     Args:
         path: The float32 file.
@@ -66,7 +70,7 @@ def convert_fp16(
         tolerance: Largest difference as a share of each output's largest absolute value.
 
     Raises:
-        ExportMismatchError: An output differs by more, or is not finite.
+        ExportMismatchError: An output differs by more, or a number within the network is too large for float16.
         ArtifactError: The file cannot be read.
         ValueError: There are no images, or ``tolerance`` does not lie between 0 and 1.
     """
@@ -80,6 +84,7 @@ def convert_fp16(
         warnings.simplefilter("ignore")  # of clamped weights: the comparison tells what they do
         half = convert_float_to_float16(network, keep_io_types=True)
     batch = np.stack(images)
+    _check_range(load_network(path), batch, path)
     expected = OnnxModel(path)(batch)
 
     def write(partial: Path) -> dict[str, float]:
@@ -99,6 +104,25 @@ def convert_fp16(
 
     differences = write_atomically(out, checked)
     return HalfPrecision(str(out), differences, tolerance, path.stat().st_size, out.stat().st_size)
+
+
+def _check_range(network: onnx.ModelProto, batch: np.ndarray, path: Path) -> None:
+    """Make sure that every number within a network can be held in float16."""
+    image = image_input(network, str(path))
+    known = {output.name for output in network.graph.output}
+    inner = [name for node in network.graph.node for name in node.output if name and name not in known]
+    network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    with TemporaryDirectory(prefix="lomt-fp16-") as folder:
+        onnx.save(network, Path(folder, "inner.onnx"))
+        session = open_session(Path(folder, "inner.onnx"))
+    names = [output.name for output in session.get_outputs()]
+    for name, value in zip(names, session.run(names, {image.name: batch}), strict=True):
+        largest = float(np.abs(value).max(initial=0.0)) if np.issubdtype(value.dtype, np.floating) else 0.0
+        if not largest <= _LARGEST:
+            raise ExportMismatchError(
+                f"Expected all numbers within `{path}` to be at most {_LARGEST:g}, to fit float16, but `{name}` reaches "
+                f"{largest:.3g}. Leave the network in float32."
+            )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -19,9 +19,7 @@ from lomt.deploy.fixed_shape import image_input
 from lomt.deploy.onnx_graph import load_network, set_metadata
 from lomt.errors import LomtError, UnknownNameError
 
-__all__ = ["METHODS", "Int8Writer", "Method", "QuantizationError", "saturates"]
-
-Method = Literal["minmax", "entropy", "percentile"]
+__all__ = ["METHODS", "Int8Writer", "QuantizationError", "saturates"]
 
 METHODS: Final = {
     "minmax": CalibrationMethod.MinMax,
@@ -48,7 +46,7 @@ class Int8Writer:
         path: The float32 ONNX file.
         images: Calibration images as the network takes them, each (channels, height, width) of the same size.
         folder: For files of the moment; has to stay while the writer is used.
-        method: How ranges follow from the images.
+        method: How ranges follow from the images, a name in :data:`METHODS`.
         reduce_range: Whether weights get 7 bits, against saturating sums on processors without VNNI; ``None`` asks
             this machine.
 
@@ -67,7 +65,7 @@ class Int8Writer:
         images: Sequence[np.ndarray],
         folder: Path,
         *,
-        method: Method = "minmax",
+        method: str = "minmax",
         reduce_range: bool | None = None,
     ) -> None:
         if method not in METHODS:
@@ -125,6 +123,21 @@ class Int8Writer:
         set_metadata(network, {**self._metadata, **({"lomt.int8": note} if note else {})})
         onnx.save(network, path)
         return path
+
+    def int8_layers(self, path: Path, chosen: Collection[str]) -> set[str]:
+        """Return those of the chosen layers that do run in int8 in a file written with them.
+
+        Operators that only pass numbers on, such as pooling, are int8 where what they read is; an activation may have
+        become part of the rounding.
+        """
+        nodes = {node.name: node for node in onnx.load(path).graph.node}
+        read = {name for node in nodes.values() if node.op_type == "DequantizeLinear" for name in node.output}
+        rounded = {node.input[0] for node in nodes.values() if node.op_type == "QuantizeLinear"}
+        return {
+            name
+            for name in chosen
+            if name not in nodes or (nodes[name].input[0] in read and nodes[name].output[0] in rounded)
+        }
 
     def _quantize(self, network: onnx.ModelProto, chosen: list[str]) -> onnx.ModelProto:
         quantizer = QDQQuantizer(

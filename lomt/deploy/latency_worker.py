@@ -20,7 +20,7 @@ import psutil
 
 from lomt.deploy.runners import Runner, RunSettings, open_runner
 from lomt.deploy.runners.layer_clock import layer_times
-from lomt.errors import LomtError
+from lomt.errors import ArtifactError, LomtError
 
 __all__ = ["block_order", "probe", "profile", "run_round", "warm_up"]
 
@@ -162,7 +162,7 @@ def probe(job: Mapping[str, Any]) -> dict[str, Any]:
     runner = open_runner(job["path"], settings)
     outputs: dict[str, dict[str, Any]] = {}
     for index in range(settings.pool):
-        for name, value in runner.outputs(index).items():
+        for name, value in _outputs(runner, index, job["path"], settings).items():
             known = outputs.setdefault(name, {"shape": list(value.shape), "dtype": str(value.dtype)})
             known["is_finite"] = known.get("is_finite", True) and bool(np.isfinite(value).all())
     return {
@@ -171,6 +171,19 @@ def probe(job: Mapping[str, Any]) -> dict[str, Any]:
         "device_memory_bytes": runner.device_memory(),
         "build_ms": runner.build_ms,
     }
+
+
+def _outputs(runner: Runner, index: int, path: str, settings: RunSettings) -> Mapping[str, np.ndarray]:
+    try:
+        return runner.outputs(index)
+    except LomtError:
+        raise
+    except Exception as error:  # what runs networks has no common error class
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(
+            f"Expected `{path}` to run on images of shape {settings.shape}, but got: {lines[0]} Give another size or "
+            "batch, or export it again."
+        ) from error
 
 
 def profile(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lomt.atomic_file import write_atomically
-from lomt.deploy.int8 import Int8Writer, Method, QuantizationError
+from lomt.deploy.int8 import Int8Writer, QuantizationError
 from lomt.deploy.onnx_model import OnnxModel
 from lomt.errors import UnknownNameError
 
@@ -41,7 +41,7 @@ class FloatLayer:
 
 @dataclass(frozen=True)
 class Trial:
-    """One file that was judged on the way: how many layers were float, and what each task kept."""
+    """One file that was judged on the way: how many layers were held in float, and what each task kept."""
 
     float_layers: int
     kept: Mapping[str, float]
@@ -57,7 +57,8 @@ class Quantization:
         kept: Share that each task keeps.
         kept_by_all_int8: Share that each task would keep if no layer stayed in float.
         layers: How many layers could be int8.
-        float_layers: Those that stay in float, the costliest first.
+        float_layers: Those that stay in float, the costliest first; at the end such as only pass numbers on and have
+            no int8 neighbour.
         refused: Layers that onnxruntime cannot quantise, by name; they are float as well.
         trials: What was judged, in order.
         images: Calibration images.
@@ -100,8 +101,8 @@ class Quantization:
             f"{task:20}  {self.kept_by_all_int8[task]:8.2%}  {kept:10.2%}" for task, kept in self.kept.items()
         ]
         for layer in self.float_layers:
-            costs = ", ".join(f"{output} {cost:.1e}" for output, cost in layer.costs.items())
-            lines.append(f"float: {layer.name} ({layer.kind}), cost {costs}")
+            costs = ", ".join(f"{output} {cost:.1e}" for output, cost in layer.costs.items() if cost)
+            lines.append(f"float: {layer.name} ({layer.kind}){f', cost {costs}' if costs else ''}")
         lines += [f"float: {name}, which onnxruntime cannot quantise" for name in self.refused]
         return "\n".join(lines)
 
@@ -113,7 +114,7 @@ def quantize_int8(
     judge: Judge,
     *,
     share: float = 0.99,
-    method: Method = "minmax",
+    method: str = "minmax",
     reduce_range: bool | None = None,
     keep_float: Collection[str] = (),
 ) -> Quantization:
@@ -146,19 +147,16 @@ def quantize_int8(
         writer = Int8Writer(path, images, Path(folder), method=method, reduce_range=reduce_range)
         search = _Search(writer, path, images, judge, share, tuple(keep_float), Path(folder))
         chosen = search.run()
-        number = len(writer.layers) - len(chosen)
-        note = json.dumps({"float_layers": number, "asked": share, "method": method, "images": len(images)})
-        write_atomically(out, lambda partial: writer.write(partial, chosen, note=note))
-        costs = search.costs
-        unquantised = [name for name in search.order if name not in chosen]
+        running = write_atomically(out, lambda partial: search.write(partial, chosen, method))
+        unquantised = [name for name in search.order if name not in running]
         return Quantization(
             path=str(out),
             asked=share,
-            kept=search.kept_by[len(unquantised)],
+            kept=search.kept_by[len(writer.layers) - len(chosen)],
             kept_by_all_int8=search.trials[0].kept,
             layers=len(writer.layers),
             float_layers=tuple(
-                FloatLayer(name, writer.layers[name], costs.get(name, {})) for name in unquantised
+                FloatLayer(name, writer.layers[name], search.costs.get(name, {})) for name in unquantised
             ),
             refused=tuple(writer.refused),
             trials=tuple(search.trials),
@@ -214,6 +212,20 @@ class _Search:
         if enough == count:
             raise QuantizationError(self._refusal())
         return set(self.order[enough:])
+
+    def write(self, partial: Path, chosen: set[str], method: str) -> set[str]:
+        """Write the file, and return the layers that do run in int8.
+
+        Raises:
+            QuantizationError: There are none.
+        """
+        layers, images = len(self._writer.layers), len(self._images)
+        note = {"layers": layers, "chosen": len(chosen), "asked": self._share, "method": method, "images": images}
+        self._writer.write(partial, chosen, note=json.dumps(note))
+        running = self._writer.int8_layers(partial, chosen)
+        if not running:
+            raise QuantizationError(self._refusal())
+        return running
 
     def _sort(self, failing: Sequence[str]) -> None:
         """Put the layers that cost the failing tasks most first, after those that stay in float anyway."""

@@ -69,8 +69,9 @@ class OpenvinoRunner:
         self._network = compile_network(source, settings)
         self.load_ms = (time.perf_counter() - started) * 1e3
         self.used = tuple(f"OpenVINO {name}" for name in self._network.get_property("EXECUTION_DEVICES"))
-        images = random_inputs(settings, self._network.inputs[0].get_element_type().to_dtype())
-        self._requests = [self._request(image) for image in images]
+        # The requests use this memory and do not keep it alive.
+        self._images = random_inputs(settings, self._network.inputs[0].get_element_type().to_dtype())
+        self._requests = [self._request(image) for image in self._images]
 
     def _request(self, image: np.ndarray) -> Any:
         request = self._network.create_infer_request()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class RunSettings:
     cache: str | None = None
 
 
+@runtime_checkable
 class Runner(Protocol):
     """An open network with its inputs in place.
 
