@@ -22,7 +22,7 @@ from lomt.errors import LomtError
 
 __all__ = ["BENCH_EXAMPLE", "bench_verb"]
 
-BENCH_EXAMPLE = "Example: lomt bench dense.onnx small.onnx --threads 1 --input-size 96x128 --quick"
+BENCH_EXAMPLE = "Example: lomt bench rooms_demo"
 
 _MOST_LAYERS = 15
 _CHANNELS = 3
@@ -89,7 +89,7 @@ def bench_verb(run_stage: RunStage) -> Callable[..., None]:
         ] = None,
         verbose: VerboseOption = 0,
     ) -> None:
-        """Measure latency: a recipe's networks, or any files against the first, with honest intervals."""
+        """Measure latency: a recipe's networks, or any against the first: lomt bench a.onnx b.onnx --quick."""
         of_files = {
             "--provider": provider,
             "--device": device,

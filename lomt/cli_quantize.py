@@ -21,7 +21,7 @@ from lomt.errors import LomtError
 
 __all__ = ["QUANTIZE_EXAMPLE", "quantize_verb"]
 
-QUANTIZE_EXAMPLE = "Example: lomt quantize model.onnx --data images/ --out int8.onnx"
+QUANTIZE_EXAMPLE = "Example: lomt quantize rooms_demo"
 
 
 def quantize_verb(run_stage: RunStage) -> Callable[..., None]:
@@ -71,7 +71,7 @@ def quantize_verb(run_stage: RunStage) -> Callable[..., None]:
         ] = None,
         verbose: VerboseOption = 0,
     ) -> None:
-        """Write an int8 network in which every task keeps its quality, or a half precision one."""
+        """Write an int8 network that keeps its quality: lomt quantize a.onnx --data images/ --out int8.onnx."""
         settings = {"share": share, "images": images, "method": method}
         if subject.endswith(".onnx"):
             refuse_options({"--set": overrides}, f"with {subject}", "It belongs to a recipe.")

@@ -120,8 +120,8 @@ def _check_range(network: onnx.ModelProto, batch: np.ndarray, path: Path) -> Non
         largest = float(np.abs(value).max(initial=0.0)) if np.issubdtype(value.dtype, np.floating) else 0.0
         if not largest <= _LARGEST:
             raise ExportMismatchError(
-                f"Expected all numbers within `{path}` to be at most {_LARGEST:g}, to fit float16, but `{name}` reaches "
-                f"{largest:.3g}. Leave the network in float32."
+                f"Expected all numbers within `{path}` to be at most {_LARGEST:g}, to fit float16, but `{name}` "
+                f"reaches {largest:.3g}. Leave the network in float32."
             )
 
 

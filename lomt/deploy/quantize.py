@@ -220,7 +220,13 @@ class _Search:
             QuantizationError: There are none.
         """
         layers, images = len(self._writer.layers), len(self._images)
-        note = {"layers": layers, "chosen": len(chosen), "asked": self._share, "method": method, "images": images}
+        note = {
+            "layers": layers,
+            "chosen": len(chosen),
+            "asked": self._share,
+            "method": method,
+            "images": images,
+        }
         self._writer.write(partial, chosen, note=json.dumps(note))
         running = self._writer.int8_layers(partial, chosen)
         if not running:

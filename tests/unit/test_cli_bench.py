@@ -39,7 +39,12 @@ def test_files_are_measured_shown_and_written(call, networks, tmp_path):
     status, out, err = call("bench", *networks, *options)
     assert (status, err) == (0, "")
     assert out.startswith("Latency with provider cpu, 1 thread, batch 1, 3x8x12, 2 rounds\n")
-    for text in ("speed-up over dense", "The baseline against itself", "Peak of this machine", "slowest layers"):
+    for text in (
+        "speed-up over dense",
+        "The baseline against itself",
+        "Peak of this machine",
+        "slowest layers",
+    ):
         assert text in out
     found = read_latency(tmp_path / "bench.json")
     assert list(found.arms) == list(found.profile) == ["dense", "small"]
@@ -49,17 +54,26 @@ def test_files_are_measured_shown_and_written(call, networks, tmp_path):
 
 REFUSED = [
     (("a.onnx", "rooms_demo"), "Expected one recipe, or only ONNX files, factories"),
-    (("rooms_demo", "--threads", "2"), "Expected no --threads with recipe rooms_demo. Its block `bench` says that"),
+    (
+        ("rooms_demo", "--threads", "2"),
+        "Expected no --threads with recipe rooms_demo. Its block `bench` says that",
+    ),
     (("a.onnx", "--set", "seed=1"), "Expected no --set with files. They belong to a recipe."),
     (("a.onnx", "--batch", "0"), "Expected `--batch` to be positive numbers such as 1 or 1,8, but got 0."),
     (("a.onnx", "--batch", "1,2", "--json", "x.json"), "Expected one `--batch` with `--json`"),
     (("a.onnx", "--input-size", "8"), "Expected `--input-size` to be height x width in pixels"),
     (("a.onnx", "--threads", "0"), "Expected `--threads` to be at least 1, but got 0."),
     (("a.onnx", "--provider", "openvion"), "Unknown provider `openvion`, did you mean `openvino`"),
-    (("a.onnx", "--provider", "tensorrt"), "Expected provider `tensorrt` to be installed, but available here are cpu"),
+    (
+        ("a.onnx", "--provider", "tensorrt"),
+        "Expected provider `tensorrt` to be installed, but available here are cpu",
+    ),
     (("a.onnx", "--device", "cuda"), "Expected `device` to be cpu with provider cpu, but got cuda"),
     (("a.onnx", "--provider", "torch"), "as PyTorch does not read ONNX files, but got a.onnx"),
-    (("a.onnx", "--provider", "torch", "--profile"), "Expected the provider of a profile to be cpu or openvino"),
+    (
+        ("a.onnx", "--provider", "torch", "--profile"),
+        "Expected the provider of a profile to be cpu or openvino",
+    ),
     (("a.onnx",), "Expected `a.onnx` to be an ONNX file, but there is none. Export it first."),
     (("timm:resnet18",), "Expected `--input-size HxW` for timm:resnet18, which does not say what it takes."),
 ]
@@ -116,7 +130,10 @@ def test_a_file_is_halved(call, networks, tmp_path):
 REFUSED_TO_QUANTIZE = [
     (("dense.onnx",), "Expected `--out FILE` to say where the network goes."),
     (("dense.onnx", "--out", "x.onnx"), "Expected `--data` to name a folder of images or an npz file"),
-    (("dense.onnx", "--out", "x.onnx", "--set", "a=1"), "Expected no --set with dense.onnx. It belongs to a recipe."),
+    (
+        ("dense.onnx", "--out", "x.onnx", "--set", "a=1"),
+        "Expected no --set with dense.onnx. It belongs to a recipe.",
+    ),
     (
         ("dense.onnx", "--out", "x.onnx", "--data", "images.npz", "--method", "minmix"),
         "Unknown calibration method `minmix`, did you mean `minmax`?",
@@ -129,13 +146,18 @@ REFUSED_TO_QUANTIZE = [
         ("dense.onnx", "--out", "x.onnx", "--data", "images.npz", "--images", "0"),
         "Expected `--images` to be at least 1, but got 0.",
     ),
-    (("dense.onnx", "--out", "x.onnx", "--fp16", "--share", "0.9"), "Expected no --share with --fp16. They are for int8."),
+    (
+        ("dense.onnx", "--out", "x.onnx", "--fp16", "--share", "0.9"),
+        "Expected no --share with --fp16. They are for int8.",
+    ),
     (("rooms_demo", "--fp16"), "Expected no --fp16 with rooms_demo. They belong to an ONNX file"),
     (("no_recipe",), "Unknown recipe `no_recipe`"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "text"), REFUSED_TO_QUANTIZE, ids=[text for _, text in REFUSED_TO_QUANTIZE])
+@pytest.mark.parametrize(
+    ("arguments", "text"), REFUSED_TO_QUANTIZE, ids=[text for _, text in REFUSED_TO_QUANTIZE]
+)
 def test_what_cannot_be_quantised_is_told_in_a_line(arguments, text, call, networks, images):
     status, _, err = call("quantize", *arguments)
     assert status == 2

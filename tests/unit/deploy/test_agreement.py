@@ -32,9 +32,9 @@ def test_scores_of_classes_agree_where_the_largest_is_the_same(tmp_path):
 def test_metadata_says_which_outputs_hold_scores():
     kinds = {"a": "segmentation", "b": "depth", "c": "classification"}
     assert labelled_outputs({"kinds": json.dumps(kinds)}) == ("a", "c")
-    assert labelled_outputs({"lomt.outputs": json.dumps({"a": {"kind": "segmentation"}, "b": {"kind": None}})}) == (
-        "a",
-    )
+    assert labelled_outputs(
+        {"lomt.outputs": json.dumps({"a": {"kind": "segmentation"}, "b": {"kind": None}})}
+    ) == ("a",)
     assert labelled_outputs({}) == ()
 
 

@@ -90,7 +90,9 @@ def test_what_cannot_be_used_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"0\.png to be an image, but got"):
         load_images(folder, prepared, count=5)
     np.savez(tmp_path / "wrong.npz", images=np.zeros((2, 3, 4, 4)))
-    with pytest.raises(DataError, match=r"finite images of shape \(images, 3, 8, 12\), but got \(2, 3, 4, 4\)"):
+    with pytest.raises(
+        DataError, match=r"finite images of shape \(images, 3, 8, 12\), but got \(2, 3, 4, 4\)"
+    ):
         load_images(tmp_path / "wrong.npz", path, count=1)
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     with pytest.raises(DataError, match="to hold one array, the images, but got a, b"):

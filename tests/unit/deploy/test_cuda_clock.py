@@ -66,5 +66,7 @@ def test_a_machine_without_cuda_is_told(monkeypatch):
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     monkeypatch.setattr(cuda_clock, "_candidates", lambda: iter(["libcudart.so"]))
-    with pytest.raises(ProviderError, match=r"Expected the CUDA runtime library \(libcudart\) to be loadable"):
+    with pytest.raises(
+        ProviderError, match=r"Expected the CUDA runtime library \(libcudart\) to be loadable"
+    ):
         CudaClock.open()

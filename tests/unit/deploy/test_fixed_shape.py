@@ -42,5 +42,7 @@ def test_stored_weights_are_no_inputs_and_several_inputs_are_refused(network):
     )
     assert image_input(network, "conv").name == "images"
     network.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, [1]))
-    with pytest.raises(ArtifactError, match="Expected `conv` to have one input, the images, but got images, mask"):
+    with pytest.raises(
+        ArtifactError, match="Expected `conv` to have one input, the images, but got images, mask"
+    ):
         image_input(network, "conv")

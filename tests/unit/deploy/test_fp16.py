@@ -30,19 +30,26 @@ def test_names_and_metadata_stay(exported, tmp_path):
 
 def test_a_network_that_overflows_is_refused_and_leaves_no_file(tmp_path):
     path = write_conv_network(tmp_path / "large.onnx", 8, size=(8, 12), scale=1e3)
-    with pytest.raises(ExportMismatchError, match=r"Expected all numbers within `.*` to be at most 65504, to fit float16, but `\w+` reaches"):
+    with pytest.raises(
+        ExportMismatchError,
+        match=r"Expected all numbers within `.*` to be at most 65504, to fit float16, but `\w+` reaches",
+    ):
         convert_fp16(path, tmp_path / "half.onnx", IMAGES)
     assert not (tmp_path / "half.onnx").exists()
 
 
 def test_a_network_that_differs_too_much_is_refused(tmp_path):
     path = write_conv_network(tmp_path / "conv.onnx", 8, size=(8, 12))
-    with pytest.raises(ExportMismatchError, match=r"Expected output `depth` of `.*half.onnx` in float16 to differ by"):
+    with pytest.raises(
+        ExportMismatchError, match=r"Expected output `depth` of `.*half.onnx` in float16 to differ by"
+    ):
         convert_fp16(path, tmp_path / "half.onnx", IMAGES, tolerance=1e-6)
     assert not (tmp_path / "half.onnx").exists()
 
 
 @pytest.mark.parametrize(("images", "tolerance"), [([], 0.01), (IMAGES, 0.0)])
 def test_what_cannot_be_used_is_refused(images, tolerance, tmp_path):
-    with pytest.raises(ValueError, match="Expected at least one image and `tolerance` to lie between 0 and 1"):
+    with pytest.raises(
+        ValueError, match="Expected at least one image and `tolerance` to lie between 0 and 1"
+    ):
         convert_fp16(tmp_path / "a.onnx", tmp_path / "half.onnx", images, tolerance=tolerance)

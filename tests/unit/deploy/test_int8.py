@@ -58,7 +58,9 @@ def test_all_layers_in_int8_are_near_it_and_cost_the_same_macs(network, writer, 
 def test_seven_bits_stay_within_half_the_range(network, tmp_path):
     writer = Int8Writer(network, IMAGES, tmp_path, reduce_range=True)
     path = writer.write(tmp_path / "seven.onnx", writer.layers)
-    largest = max(np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() for tensor in weights(path).values())
+    largest = max(
+        np.abs(onnx.numpy_helper.to_array(tensor).astype(int)).max() for tensor in weights(path).values()
+    )
     assert 32 < largest <= 64
 
 
@@ -74,5 +76,7 @@ def test_what_cannot_be_used_is_refused(network, tmp_path):
         Int8Writer(network, IMAGES, tmp_path, method="minmix")
     with pytest.raises(QuantizationError, match="Expected at least one image to calibrate on, but got none"):
         Int8Writer(network, [], tmp_path)
-    with pytest.raises(QuantizationError, match=r"Expected onnxruntime to quantise `.*conv.onnx`, but got: .*"):
+    with pytest.raises(
+        QuantizationError, match=r"Expected onnxruntime to quantise `.*conv.onnx`, but got: .*"
+    ):
         Int8Writer(network, [np.zeros((5, 8, 12), np.float32)], tmp_path)

@@ -53,7 +53,10 @@ def test_all_that_is_needed_to_read_the_numbers_is_there(report, networks):
         assert arm.statistics.count == sum(map(len, arm.times_ms))
         assert min(arm.round_medians_ms) <= arm.median_ms <= max(arm.round_medians_ms)
     assert report.settings["input_shape"] == [3, 32, 48]
-    assert (report.settings["provider"], report.settings["execution_provider"]) == ("cpu", "CPUExecutionProvider")
+    assert (report.settings["provider"], report.settings["execution_provider"]) == (
+        "cpu",
+        "CPUExecutionProvider",
+    )
     assert (report.settings["threads"], report.settings["inter_op_threads"]) == (1, 1)
     assert report.environment["packages"]["onnxruntime"] == onnxruntime.__version__
     json.dumps(report.to_dict(include_times=True), allow_nan=False)
@@ -107,9 +110,7 @@ def test_a_process_that_fails_is_told_with_its_last_words(networks, monkeypatch)
     monkeypatch.setattr(latency_process, "_WORKER", "lomt.deploy.no_worker")
     with pytest.raises(LatencyError) as caught:
         measure_latency(networks, baseline="large", quick=True)
-    assert str(caught.value).startswith(
-        "Expected `large` to end well, but its process ended with status 1: "
-    )
+    assert str(caught.value).startswith("Expected `large` to end well, but its process ended with status 1: ")
     assert str(caught.value).endswith("No module named lomt.deploy.no_worker")
 
 
@@ -265,7 +266,8 @@ def test_pytorch_modules_are_timed_in_pytorch(provider):
 
 
 @pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="onnxruntime has no CUDA here"
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="onnxruntime has no CUDA here",
 )
 def test_a_gpu_is_timed_on_its_own_clock_too(networks):
     found = measure_latency(

@@ -16,7 +16,9 @@ def test_what_a_models_code_prints_is_not_the_answer():
     assert _read_answer('hello\n{"mistake": 1}\n{"arms": []}\n', "", 0, "a round") == {"arms": []}
 
 
-@pytest.mark.parametrize(("kind", "raised"), [("ProviderError", ProviderError), ("ArtifactError", LatencyError)])
+@pytest.mark.parametrize(
+    ("kind", "raised"), [("ProviderError", ProviderError), ("ArtifactError", LatencyError)]
+)
 def test_what_a_user_can_mend_is_raised_again(kind, raised):
     with pytest.raises(raised, match="^the reason$"):
         _read_answer(f'{{"error": "the reason", "error_kind": "{kind}"}}', "", 0, "a round")

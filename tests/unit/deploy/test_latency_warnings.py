@@ -117,7 +117,9 @@ def test_a_quiet_machine_is_not_warned_of():
 
 
 def test_other_processes_and_a_moving_clock():
-    assert round_warnings([quiet_round(), quiet_round(other_load=1.25), quiet_round(clock_mhz=[2000.0, 2400.0])]) == [
+    assert round_warnings(
+        [quiet_round(), quiet_round(other_load=1.25), quiet_round(clock_mhz=[2000.0, 2400.0])]
+    ) == [
         "other processes kept up to 1.2 cores busy in 1 of 3 rounds: times are too long and vary",
         "the processor's clock moved between 2000 and 2400 MHz: fix it, or trust the ratios only",
     ]

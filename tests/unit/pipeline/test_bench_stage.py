@@ -22,7 +22,10 @@ def directory(tmp_path):
 
 def test_the_networks_are_the_arms(directory):
     arms = bench_arms(recipe(), directory)
-    assert {name: path.name for name, path in arms.items()} == {"dense": "dense.onnx", "rewired": "model.onnx"}
+    assert {name: path.name for name, path in arms.items()} == {
+        "dense": "dense.onnx",
+        "rewired": "model.onnx",
+    }
 
 
 def test_files_of_single_tasks_and_int8_are_arms_where_they_are(directory):

@@ -53,7 +53,9 @@ def test_torch_multiplies_as_the_onnx_file_of_the_same_product_is_meant_to():
 
 def test_a_model_that_torch_cannot_run_is_told():
     runner = open_runner("lomt.deploy.runners.torch_runner:SquareProduct?size=5", settings("torch", (6, 6)))
-    with pytest.raises(ProviderError, match=r"Expected torch to run `.*` on images of shape \(6, 6\), but got"):
+    with pytest.raises(
+        ProviderError, match=r"Expected torch to run `.*` on images of shape \(6, 6\), but got"
+    ):
         runner.run(0)
 
 
