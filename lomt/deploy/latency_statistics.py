@@ -113,7 +113,7 @@ def _upper_bound_index(count: int, share: float) -> int:
     a probability of 1 % at most. The normal approximation with continuity correction is off by a run at most.
     """
     spread = NormalDist().inv_cdf(_CONFIDENCE) * np.sqrt(count * share * (1 - share))
-    return min(count - 1, int(np.ceil(count * share + spread + 0.5)))
+    return min(count - 1, int(np.ceil(count * share + spread + 0.5)) - 1)
 
 
 def paired_speed_up(baseline_ms: Sequence[float], arm_ms: Sequence[float], *, seed: int = 0) -> SpeedUp:
