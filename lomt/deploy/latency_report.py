@@ -31,7 +31,8 @@ class ArmLatency:
         peak_memory_bytes: Most memory of a process that runs only this, above what it held before.
         device_memory_bytes: Memory in use on the GPU.
         macs: Multiply-accumulates of a run; ``None`` where they cannot be counted.
-        efficiency: Multiply-accumulates a second, at the median, as a share of ``gemm_macs_per_s``.
+        efficiency: Multiply-accumulates a second, at the median, as a share of ``gemm_macs_per_s``, which is that of
+            float32: int8 and half precision may exceed 1.
         device_ms: Median time on the GPU's own clock.
         providers: What ran it, as the software says.
         times_ms: Every recorded run, by round.

@@ -49,8 +49,8 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         ),
         (
             "bench.thread=3",
-            "`bench.thread`: unknown key, did you mean `threads`? Known are threads, batch, rounds, quick, "
-            "delta_m.",
+            "`bench.thread`: unknown key, did you mean `threads`? Known are threads, batch, rounds, seconds, "
+            "quick, delta_m.",
         ),
         (
             "model.backbone.zzz=1",
