@@ -11,13 +11,15 @@ import typer
 from typer.core import TyperGroup
 
 from lomt import __version__
+from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
 from lomt.cli_deploy import cost, export_verb, verify
 from lomt.cli_prune import InspectGroup, inspect_model, prune_model
+from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
 from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "prune", "export", "bench")
+STAGES = ("train", "locate", "rewire", "prune", "export", "quantize", "bench")
 GRANULARITIES = ("block", "conv", "all")
 _DIFFERS, _ERROR, _INTERRUPTED = 1, 2, 130
 
@@ -101,7 +103,7 @@ def run_stages(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
     verbose: VerboseOption = 0,
 ) -> None:
-    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, bench."""
+    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, quantize, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)
@@ -154,7 +156,14 @@ def rewire(
     _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
 
 
-_add_stage("bench", "Measure latency and quality against the dense model.")
+def _run_stage(
+    recipe: str, overrides: list[str] | None, out: Path | None, stage: str, verbosity: int
+) -> None:
+    _run(recipe, overrides, out, stage, stage, verbosity)
+
+
+app.command("quantize", epilog=QUANTIZE_EXAMPLE)(quantize_verb(_run_stage))
+app.command("bench", epilog=BENCH_EXAMPLE)(bench_verb(_run_stage))
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lomt.deploy.environment import describe_environment
     from lomt.deploy.interface import Interface, Preprocessing
     from lomt.deploy.latency import LatencyError, measure_latency
+    from lomt.deploy.latency_profile import LayerTimes, profile_layers
     from lomt.deploy.latency_report import ArmLatency, LatencyReport
     from lomt.deploy.latency_statistics import LatencyStatistics, SpeedUp
     from lomt.deploy.onnx_export import ExportedFile, export_files, export_onnx
@@ -27,6 +28,7 @@ __all__ = [
     "LatencyError",
     "LatencyReport",
     "LatencyStatistics",
+    "LayerTimes",
     "OnnxModel",
     "OutputCheck",
     "Preprocessing",
@@ -38,6 +40,7 @@ __all__ = [
     "export_files",
     "export_onnx",
     "measure_latency",
+    "profile_layers",
     "verify_onnx",
 ]
 
@@ -49,6 +52,7 @@ _HOMES = {
     "LatencyError": "latency",
     "LatencyReport": "latency_report",
     "LatencyStatistics": "latency_statistics",
+    "LayerTimes": "latency_profile",
     "OnnxModel": "onnx_model",
     "OutputCheck": "verify",
     "Preprocessing": "interface",
@@ -60,6 +64,7 @@ _HOMES = {
     "export_files": "onnx_export",
     "export_onnx": "onnx_export",
     "measure_latency": "latency",
+    "profile_layers": "latency_profile",
     "verify_onnx": "verify",
 }
 

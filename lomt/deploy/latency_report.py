@@ -9,7 +9,8 @@ from lomt.deploy.latency_statistics import LatencyStatistics, SpeedUp
 
 __all__ = ["ArmLatency", "LatencyReport"]
 
-_SCHEMA = 1
+SCHEMA = 2
+"""Version of what :meth:`LatencyReport.to_dict` gives; see :mod:`lomt.deploy.latency_schema`."""
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,45 @@ class ArmLatency:
     """The times of one network.
 
     Attributes:
-        path: The ONNX file.
-        file_bytes: Its size.
-        sha256: Its checksum.
-        statistics: Over all recorded runs of all rounds.
+        path: The ONNX file, or the factory.
+        file_bytes: Its size, with the weights that lie beside it; ``None`` for a factory.
+        sha256: Its checksum; ``None`` for a factory.
+        statistics: Over all recorded runs of all rounds, on the host's clock.
         round_medians_ms: Median of each round; ratios are formed from these.
         load_ms: Median over rounds of the time to open the file.
+        build_ms: Time to build an engine for this device, where that is apart from opening it.
         first_run_ms: Median over rounds of the very first run.
+        throughput: Images a second: runs times batch over the time they took together.
+        outputs: The outputs' shapes by name.
+        peak_memory_bytes: Most memory of a process that runs only this, above what it held before.
+        device_memory_bytes: Memory in use on the GPU.
+        macs: Multiply-accumulates of a run; ``None`` where they cannot be counted.
+        efficiency: Multiply-accumulates a second, at the median, as a share of ``gemm_macs_per_s``, which is that of
+            float32: int8 and half precision may exceed 1.
+        device_ms: Median time on the GPU's own clock.
+        providers: What ran it, as the software says.
         times_ms: Every recorded run, by round.
+        device_times_ms: The same on the GPU's own clock; empty elsewhere.
     """
 
     path: str
-    file_bytes: int
-    sha256: str
+    file_bytes: int | None
+    sha256: str | None
     statistics: LatencyStatistics
     round_medians_ms: tuple[float, ...]
     load_ms: float
+    build_ms: float | None
     first_run_ms: float
+    throughput: float
+    outputs: Mapping[str, tuple[int, ...]]
+    peak_memory_bytes: int
+    device_memory_bytes: int | None
+    macs: int | None
+    efficiency: float | None
+    device_ms: float | None
+    providers: tuple[str, ...]
     times_ms: tuple[tuple[float, ...], ...]
+    device_times_ms: tuple[tuple[float, ...], ...] = ()
 
     @property
     def median_ms(self) -> float:
@@ -44,10 +66,14 @@ class ArmLatency:
     def to_dict(self, *, include_times: bool = False) -> dict[str, Any]:
         """Everything as plain JSON values; single runs only when asked for."""
         values = asdict(self)
+        values["median_ms"] = self.median_ms
         values["round_medians_ms"] = list(self.round_medians_ms)
-        values["times_ms"] = [[round(time, 6) for time in times] for times in self.times_ms]
-        if not include_times:
-            del values["times_ms"]
+        values["outputs"] = {name: list(shape) for name, shape in self.outputs.items()}
+        values["providers"] = list(self.providers)
+        for name in ("times_ms", "device_times_ms"):
+            values[name] = [[round(time, 6) for time in times] for times in values[name]]
+            if not include_times:
+                del values[name]
         return values
 
 
@@ -60,7 +86,9 @@ class LatencyReport:
         baseline: Name of the arm that the others are compared with.
         speed_ups: Of every arm but the baseline.
         noise_floor: The baseline against a second copy of itself: what this machine finds where nothing is.
-        settings: Threads, batch, input shape, rounds and so on.
+        gemm_macs_per_s: Multiply-accumulates a second of the product of two large float32 matrices with the same
+            software, threads and machine, the best of all rounds: the limit that ``efficiency`` is a share of.
+        settings: Provider, threads, batch, input shape, rounds and so on.
         environment: Hardware and versions; see :func:`lomt.deploy.describe_environment`.
         warnings: What a reader must know before trusting the numbers.
     """
@@ -69,6 +97,7 @@ class LatencyReport:
     baseline: str
     speed_ups: Mapping[str, SpeedUp]
     noise_floor: SpeedUp
+    gemm_macs_per_s: float | None
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     warnings: tuple[str, ...]
@@ -76,35 +105,79 @@ class LatencyReport:
     def to_dict(self, *, include_times: bool = False) -> dict[str, Any]:
         """Everything as plain JSON values; single runs only when asked for."""
         return {
-            "schema": _SCHEMA,
+            "schema": SCHEMA,
             "baseline": self.baseline,
             "arms": {name: arm.to_dict(include_times=include_times) for name, arm in self.arms.items()},
             "speed_ups": {name: _speed_up_to_dict(value) for name, value in self.speed_ups.items()},
             "noise_floor": _speed_up_to_dict(self.noise_floor),
+            "gemm_macs_per_s": self.gemm_macs_per_s,
             "settings": dict(self.settings),
             "environment": dict(self.environment),
             "warnings": list(self.warnings),
         }
 
-    def __str__(self) -> str:
+    @property
+    def heading(self) -> str:
+        """What was measured, in a line."""
         settings = self.settings
         shape = "x".join(str(size) for size in settings["input_shape"])
         threads = f"{settings['threads']} thread" + ("s" if settings["threads"] != 1 else "")
-        width = max(len(name) for name in [*self.arms, "network"])
-        lines = [
-            f"Latency on {settings['device']}, {threads}, batch {settings['batch']}, {shape}, "
-            f"{settings['rounds']} rounds",
-            f"{'network':{width}}  median ms    p95 ms   CoV  speed-up over {self.baseline} (95 % interval)",
-            *(self._row(name, width) for name in self.arms),
-            f"The baseline against itself: {self.noise_floor.ratio:.3f} "
-            f"[{self.noise_floor.low:.3f}, {self.noise_floor.high:.3f}]",
-        ]
-        return "\n".join([*lines, *(f"Warning: {text}" for text in self.warnings)])
+        return (
+            f"Latency with provider {settings['provider']}, {threads}, batch {settings['batch']}, {shape}, "
+            f"{settings['rounds']} rounds"
+        )
 
-    def _row(self, name: str, width: int) -> str:
-        arm = self.arms[name]
-        numbers = f"{arm.median_ms:9.3f} {arm.statistics.p95_ms:9.3f} {arm.statistics.cov:4.0%}"
-        return f"{name:{width}}  {numbers}  {self.speed_ups.get(name, 'baseline')}"
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return a table, headings first; a column that would be empty is left out."""
+        columns = [
+            ("network", [*self.arms]),
+            ("median ms", [f"{arm.median_ms:.3f}" for arm in self.arms.values()]),
+            ("p90", [f"{arm.statistics.p90_ms:.3f}" for arm in self.arms.values()]),
+            ("p95", [f"{arm.statistics.p95_ms:.3f}" for arm in self.arms.values()]),
+            ("p99", [f"{arm.statistics.p99_ms:.3f}" for arm in self.arms.values()]),
+            ("CoV", [f"{arm.statistics.cov:.0%}" for arm in self.arms.values()]),
+            ("GPU ms", [_shown(arm.device_ms, 1, ".3f") for arm in self.arms.values()]),
+            (
+                f"speed-up over {self.baseline} (95 % interval)",
+                [str(self.speed_ups.get(name, "baseline")) for name in self.arms],
+            ),
+            ("load ms", [f"{arm.load_ms:.0f}" for arm in self.arms.values()]),
+            ("build ms", [_shown(arm.build_ms, 1, ".0f") for arm in self.arms.values()]),
+            ("first ms", [f"{arm.first_run_ms:.1f}" for arm in self.arms.values()]),
+            ("memory MB", [f"{arm.peak_memory_bytes / 1e6:.0f}" for arm in self.arms.values()]),
+            ("file MB", [_shown(arm.file_bytes, 1e6, ".2f") for arm in self.arms.values()]),
+            ("M MACs", [_shown(arm.macs, 1e6, ".1f") for arm in self.arms.values()]),
+            ("of peak", [_shown(arm.efficiency, 1, ".0%") for arm in self.arms.values()]),
+        ]
+        filled = [(heading, *cells) for heading, cells in columns if any(cells)]
+        return list(zip(*filled, strict=True))
+
+    def notes(self) -> list[str]:
+        """Return what stands below the table: the noise and the warnings."""
+        noise, limit = self.noise_floor, self.gemm_macs_per_s
+        lines = [
+            f"The baseline against itself: {noise.ratio:.3f} [{noise.low:.3f}, {noise.high:.3f}]",
+        ]
+        if limit is not None:
+            lines.append(f"Peak of this machine: {limit / 1e9:.1f} G MACs/s, the product of two matrices")
+        return [*lines, *(f"Warning: {text}" for text in self.warnings)]
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        left = {0, *(i for i, heading in enumerate(rows[0]) if heading.startswith("speed-up"))}
+        lines = [
+            "  ".join(
+                cell.ljust(width) if column in left else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        return "\n".join([self.heading, *lines, *self.notes()])
+
+
+def _shown(value: float | None, unit: float, form: str) -> str:
+    return "" if value is None else format(value / unit, form)
 
 
 def _speed_up_to_dict(value: SpeedUp) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a reader must know before trusting a latency measurement."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import onnx
@@ -8,12 +8,17 @@ import onnx
 from lomt.deploy.latency_report import ArmLatency
 from lomt.deploy.latency_statistics import SpeedUp
 from lomt.deploy.onnx_graph import count_subnormals
+from lomt.deploy.providers import runs_on_gpu
 
-__all__ = ["arm_warnings", "machine_warnings", "subnormal_warnings"]
+__all__ = ["arm_warnings", "machine_warnings", "round_warnings", "subnormal_warnings"]
 
 _FEW_RUNS: Final = 100
 _FEW_ROUNDS: Final = 5
-_MOST_COV: Final[Mapping[str, float]] = {"cpu": 0.05, "cuda": 0.025}
+_MOST_COV: Final = 0.05
+_MOST_COV_ON_GPU: Final = 0.025
+_MOST_CLOCK_CHANGE: Final = 0.05
+_MOST_OTHER_LOAD: Final = 0.25
+_ENQUEUE_SHARE: Final = 0.8
 
 
 def machine_warnings(
@@ -33,16 +38,44 @@ def machine_warnings(
     return found
 
 
-def arm_warnings(name: str, latency: ArmLatency, restless: int, settings: Mapping[str, Any]) -> list[str]:
-    """Warn of an arm's spread, of few runs, and of rounds in which warming up did not settle it."""
+def round_warnings(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Warn of other processes that worked during the rounds, and of a clock that moved.
+
+    Args:
+        rounds: ``other_load`` and ``clock_mhz`` of each, as the worker gives them.
+    """
     found = []
-    bound, statistics = _MOST_COV[settings["device"]], latency.statistics
+    busiest = max(own["other_load"] for own in rounds)
+    count = sum(own["other_load"] > _MOST_OTHER_LOAD for own in rounds)
+    if count:
+        found.append(
+            f"other processes kept up to {busiest:.1f} cores busy in {count} of {len(rounds)} rounds: times are too "
+            "long and vary"
+        )
+    clocks = [clock for own in rounds for clock in own["clock_mhz"] if clock]
+    if clocks and max(clocks) > (1 + _MOST_CLOCK_CHANGE) * min(clocks):
+        found.append(
+            f"the processor's clock moved between {min(clocks):.0f} and {max(clocks):.0f} MHz: fix it, or trust the "
+            "ratios only"
+        )
+    return found
+
+
+def arm_warnings(name: str, latency: ArmLatency, restless: int, settings: Mapping[str, Any]) -> list[str]:
+    """Warn of an arm's spread, of few runs, of rounds in which warming up did not settle it, of a GPU that waits."""
+    found = []
+    is_on_gpu = runs_on_gpu(settings["provider"], settings["device"])
+    bound, statistics = _MOST_COV_ON_GPU if is_on_gpu else _MOST_COV, latency.statistics
     if statistics.cov > bound:
         found.append(f"times of `{name}` vary by {statistics.cov:.0%} (CoV), more than {bound:.1%}")
     if statistics.count < _FEW_RUNS:
         found.append(f"`{name}` ran only {statistics.count} times, fewer than {_FEW_RUNS}")
     if restless:
         found.append(f"`{name}` was not stable after warming up in {restless} of {settings['rounds']} rounds")
+    if latency.device_ms is not None and latency.device_ms < _ENQUEUE_SHARE * latency.median_ms:
+        found.append(
+            f"`{name}` is bound by its launches: the GPU works {latency.device_ms:.3f} of {latency.median_ms:.3f} ms"
+        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import onnxruntime
 
@@ -10,19 +10,29 @@ from lomt.errors import ArtifactError, LomtError
 
 __all__ = ["PROVIDERS", "Device", "ProviderError", "check_device", "open_session"]
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tensorrt"]
 
-PROVIDERS: Final[Mapping[str, str]] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: Final[Mapping[str, str]] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 
 _ERRORS_ONLY = 3
 
 
 class ProviderError(LomtError, RuntimeError):
-    """onnxruntime cannot run the network on the device that was asked for."""
+    """The network cannot be run by the software or on the device that was asked for."""
 
 
 def open_session(
-    path: Path, *, threads: int = 1, device: Device = "cpu", spinning: bool = True
+    path: Path,
+    *,
+    threads: int = 1,
+    device: Device = "cpu",
+    spinning: bool = True,
+    provider_options: Mapping[str, Any] | None = None,
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """Open an ONNX file for sequential execution on exactly the device asked for.
 
@@ -33,8 +43,10 @@ def open_session(
     Args:
         path: The ONNX file.
         threads: Intra-op threads, at least 1.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
         spinning: Whether idle intra-op threads spin during a run.
+        provider_options: Further options of onnxruntime's execution provider.
+        profile: Where onnxruntime writes a trace of every operator; its name begins so.
 
     Raises:
         ValueError: ``threads`` is below 1.
@@ -48,8 +60,12 @@ def open_session(
         raise ArtifactError(f"Expected `{path}` to be an ONNX file, but there is none. Export it first.")
     check_device(device)
     options = _session_options(threads, device, spinning)
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    providers = [(PROVIDERS[device], {name: str(value) for name, value in (provider_options or {}).items()})]
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[device]])
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime has no common error class
         if device != "cpu":
             raise ProviderError(_not_used(path, device, str(error))) from error
@@ -83,8 +99,8 @@ def check_device(device: Device) -> None:
     if PROVIDERS[device] not in available:
         raise ProviderError(
             f"Expected onnxruntime to offer `{PROVIDERS[device]}`, but version {onnxruntime.__version__} "
-            f"offers {', '.join(available)}. Install onnxruntime-gpu in place of onnxruntime, or use "
-            "device `cpu`."
+            f"offers {', '.join(available)}. Install onnxruntime-gpu in place of onnxruntime"
+            f"{', and TensorRT beside it' if device == 'tensorrt' else ''}, or use device `cpu`."
         )
 
 

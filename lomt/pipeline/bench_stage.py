@@ -1,25 +1,34 @@
 """Stage ``bench``: what the networks cost and how fast they are, measured side by side."""
 
+from pathlib import Path
 from typing import Any
 
 from lomt.deploy import count_cost, measure_latency
+from lomt.deploy.latency_schema import LatencyFile
 from lomt.pipeline.context import Context
 from lomt.pipeline.export_stage import onnx_files
+from lomt.pipeline.quantize_stage import INT8_FILE
+from lomt.recipe import Recipe
 
-__all__ = ["run_bench"]
+__all__ = ["arm_titles", "bench_arms", "run_bench"]
 
 
 def run_bench(context: Context) -> None:
-    """Measure the exported files; writes ``bench/``."""
+    """Measure the exported files; writes ``bench/``.
+
+    ``latency.json`` holds by number of threads what :class:`lomt.deploy.latency_schema.LatencyFile` describes, single
+    runs included, and the files' costs.
+    """
     settings = context.recipe.bench
     folder = context.folder(
-        "bench", context.keys["deploy"], settings.model_dump(mode="json", exclude={"delta_m"})
+        "bench",
+        [context.keys["deploy"], context.keys.get("quantized")],
+        settings.model_dump(mode="json", exclude={"delta_m"}),
     )
     if folder.is_finished or not context.is_writer:
         return
     context.progress.message("bench: latency, interleaved")
-    files = onnx_files(context.recipe)
-    arms = {stage: context.directory.path / "deploy" / name for stage, name in files.items()}
+    arms = bench_arms(context.recipe, context.directory.path)
     reports: dict[str, Any] = {}
     context.progress.start("timing", len(settings.threads))
     for threads in settings.threads:
@@ -29,13 +38,42 @@ def run_bench(context: Context) -> None:
             threads=threads,
             batch=settings.batch,
             input_shape=(3, *context.recipe.data.size),
-            rounds=None if settings.quick else settings.rounds,
+            rounds=settings.rounds,
+            seconds=settings.seconds,
             seed=context.recipe.seed,
             quick=settings.quick,
         )
         reports[str(threads)] = report.to_dict(include_times=True)
+        LatencyFile.model_validate(reports[str(threads)])
         context.progress.advance()
     context.progress.finish()
-    costs = {stage: count_cost(path).to_dict() for stage, path in arms.items()}
+    costs = {name: count_cost(path).to_dict() for name, path in arms.items()}
     folder.write_json("latency.json", {"threads": reports, "cost": costs})
     folder.finish()
+
+
+def bench_arms(recipe: Recipe, directory: Path) -> dict[str, Path]:
+    """Return the files that are compared, by arm: the run's networks, single tasks' files and int8, where they are.
+
+    Args:
+        recipe: Of the run.
+        directory: The run's.
+    """
+    deploy = directory / "deploy"
+    networks = onnx_files(recipe)
+    arms = {stage: deploy / name for stage, name in networks.items()}
+    for task in recipe.tasks:
+        # A task that bears the name of another file has one with a longer name.
+        for name in (f"task_{task}.onnx", f"{task}.onnx"):
+            if (deploy / name).is_file() and name not in networks.values():
+                arms[f"task {task}"] = deploy / name
+                break
+    if recipe.quantize is not None:
+        arms["int8"] = directory / "quantized" / INT8_FILE
+    return arms
+
+
+def arm_titles(recipe: Recipe) -> dict[str, str]:
+    """Return what a table calls the arms that are named after stages."""
+    pruned = "pruned LOMT" if recipe.prune is None or recipe.prune.target == "rewired" else "pruned only"
+    return {"dense": "dense", "rewired": "truncated only", "pruned": pruned}

@@ -12,6 +12,7 @@ from lomt.pipeline.export_stage import run_export
 from lomt.pipeline.locate_stage import run_locate
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.prune_stage import run_prune
+from lomt.pipeline.quantize_stage import run_quantize
 from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.run_directory import RunDirectory
 from lomt.pipeline.summary import RunSummary, summarise
@@ -27,6 +28,7 @@ _STAGES: Mapping[str, Callable[[Context], None]] = {
     "rewire": run_rewire,
     "prune": run_prune,
     "export": run_export,
+    "quantize": run_quantize,
     "bench": run_bench,
 }
 STAGES = tuple(_STAGES)
@@ -57,7 +59,8 @@ def run(
     Raises:
         UnknownNameError: If there is no such stage.
         ArtifactError: If the directory belongs to another recipe, a stage before ``first`` has not run, or ``last``
-            is ``"prune"`` and the recipe has no such block.
+            is ``"prune"`` or ``"quantize"`` and the recipe has no such block.
+        QuantizationError: If a task cannot keep its quality in int8.
         ValueError: If ``last`` comes before ``first``, or the device is not there.
         DataError: If the data are not as described.
         TrainingError: If a loss is not finite.
@@ -72,6 +75,11 @@ def run(
         raise ArtifactError(
             f"Expected recipe `{recipe.name}` to have a block `prune`, because that stage was asked for, but it has "
             "none. Give a budget, for example with --set prune.macs=0.5."
+        )
+    if last == "quantize" and recipe.quantize is None:
+        raise ArtifactError(
+            f"Expected recipe `{recipe.name}` to have a block `quantize`, because that stage was asked for, but it has "
+            "none. Set a key of it, for example with --set quantize.share=0.99."
         )
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)

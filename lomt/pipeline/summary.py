@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
+from lomt.pipeline.bench_stage import arm_titles
 from lomt.pipeline.export_stage import onnx_files, task_files
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.run_directory import RunDirectory
@@ -28,7 +28,9 @@ class RunSummary:
         metrics: By network (``"dense"``, ``"rewired"``, ``"pruned"``), task and metric, on the test split.
         costs: Parameters, MACs and file size by network.
         latency: Latency report by number of threads.
-        gains: Of every other network over the dense one; the last is the one to deploy.
+        gains: Of every other network over the dense one.
+        deployed: Name of the network to deploy.
+        titles: What the table of files calls networks.
         task_costs: Cost by task of the files that hold one task each of the network to deploy.
     """
 
@@ -40,11 +42,13 @@ class RunSummary:
     costs: Mapping[str, Mapping[str, Any]]
     latency: Mapping[str, Mapping[str, Any]]
     gains: Mapping[str, DeltaM]
+    deployed: str
+    titles: Mapping[str, str]
     task_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``delta_m`` is that of the network to deploy."""
-        last = list(self.gains.values())[-1] if self.gains else None
+        last = self.gains.get(self.deployed)
         return {
             "name": self.name,
             "branch_points": dict(self.branch_points),
@@ -71,7 +75,7 @@ class RunSummary:
         rows += self._cost_rows(networks)
         lines = [f"{self.name}: test split; * is a task's primary metric", "", *_aligned(rows)]
         lines += ["", *self._task_rows()] if self.task_costs else []
-        lines += ["", *self._latency_lines()]
+        lines += ["", *self._speed_table()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
         return "\n".join([*lines, f"Artefacts in {self.folder}"])
 
@@ -120,29 +124,50 @@ class RunSummary:
             )
         return _aligned(rows)
 
-    def _latency_lines(self) -> list[str]:
+    def _speed_table(self) -> list[str]:
+        """Return a table of all files for each number of threads: networks, single tasks, int8."""
         lines = []
         for threads, report in self.latency.items():
-            medians = {name: median(arm["round_medians_ms"]) for name, arm in report["arms"].items()}
-            shown = ", ".join(f"{name} {value:.2f} ms" for name, value in medians.items())
-            for name, speed_up in report["speed_ups"].items():
-                low, high = speed_up["low"], speed_up["high"]
-                said = (
-                    f"{speed_up['ratio']:.2f} times as fast"
-                    if speed_up["is_distinguishable"]
-                    else "not distinguishable from dense"
+            noise, settings = report["noise_floor"], report["settings"]
+            heading = (
+                "file",
+                "ms",
+                "p95",
+                "speed-up (95 % interval)",
+                "M MACs",
+                "MB",
+                "memory MB",
+                "of peak",
+            )
+            rows = [heading]
+            for name, arm in report["arms"].items():
+                rows.append(
+                    (
+                        self.titles.get(name, name),
+                        f"{arm['median_ms']:.2f}",
+                        f"{arm['statistics']['p95_ms']:.2f}",
+                        _speed_up(report["speed_ups"].get(name)),
+                        _scaled(arm["macs"], 1e6, ".0f"),
+                        _scaled(arm["file_bytes"], 1e6, ".2f"),
+                        _scaled(arm["peak_memory_bytes"], 1e6, ".0f"),
+                        _scaled(arm["efficiency"], 1, ".0%"),
+                    )
                 )
-                lines.append(
-                    f"latency, {report['settings']['device']}, {threads} thread(s): {shown}; {name} is {said} "
-                    f"(95 % interval {low:.2f} to {high:.2f}; dense against itself "
-                    f"{report['noise_floor']['ratio']:.2f})"
-                )
+            lines += [
+                f"latency, {settings['provider']}, {threads} thread(s), batch {settings['batch']}; dense against "
+                f"itself {noise['ratio']:.2f} [{noise['low']:.3f}, {noise['high']:.3f}]",
+                *_aligned(rows, left=(0,)),
+                *(f"warning: {text}" for text in report["warnings"]),
+                "",
+            ]
         return lines
 
 
 def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSummary:
     """Gather what the stages have written so far."""
     stored = {name: directory.find_json(name, "metrics.json") for name in onnx_files(recipe)}
+    if recipe.quantize is not None:
+        stored["int8"] = directory.find_json("quantized", "metrics.json")
     found = {name: content for name, content in stored.items() if content is not None}
     metrics = {name: content["metrics"] for name, content in found.items()}
     bench = directory.find_json("bench", "latency.json") or {}
@@ -170,6 +195,8 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         or {stage: costs[name] for stage, name in onnx_files(recipe).items() if name in costs},
         latency=bench.get("threads", {}),
         gains=gains,
+        deployed=list(onnx_files(recipe))[-1],
+        titles=arm_titles(recipe),
         task_costs={task: costs[name] for task, name in task_files(recipe).items() if name in costs},
     )
 
@@ -198,9 +225,22 @@ def _change(before: float, after: float) -> str:
     return f"{(after - before) / abs(before):+.1%}" if before else ""
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _scaled(value: float | None, unit: float, form: str) -> str:
+    return "" if value is None else format(value / unit, form)
+
+
+def _speed_up(found: Mapping[str, Any] | None) -> str:
+    """Show a ratio only where its interval excludes what the noise explains."""
+    if found is None:
+        return "baseline"
+    interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
+    shown = f"{found['ratio']:.2f}x" if found["is_distinguishable"] else "not distinguishable"
+    return f"{shown} {interval}"
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0, 1, 2)) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numeric = range(3, len(widths))
+    numeric = [column for column in range(len(widths)) if column not in left]
     return [
         "  ".join(
             cell.rjust(width) if column in numeric else cell.ljust(width)

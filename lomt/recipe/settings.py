@@ -16,6 +16,7 @@ from lomt.recipe.base import (
 from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.prune_settings import PruneSettings
+from lomt.recipe.quantize_settings import QuantizeSettings
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = [
@@ -249,7 +250,13 @@ class BenchSettings(Settings):
         default=[1], min_length=1, description="Thread counts, each measured by itself."
     )
     batch: PositiveInt = Field(default=1, description="Images a call.")
-    rounds: PositiveInt = Field(default=5, description="Rounds, each in a fresh process.")
+    rounds: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="Rounds, each in a fresh process; null is 10, with `quick` 5."
+    )
+    seconds: Positive | None = Field(
+        default=None,
+        description="Recorded seconds for each file over all rounds; null is 10, with `quick` 1.",
+    )
     quick: bool = Field(default=False, description="A short measurement; wider intervals.")
     delta_m: Literal["mean", "sum"] = Field(
         default="mean", description="How a task's metrics are combined in delta_m; AdapMTL's tables sum."
@@ -284,6 +291,9 @@ class Recipe(Settings):
         default=None, description="Fewer channels, down to a budget; null leaves the stage out."
     )
     export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
+    quantize: QuantizeSettings | None = Field(
+        default=None, description="An int8 file of the network to deploy; null leaves the stage out."
+    )
     bench: BenchSettings = Field(default=BenchSettings(), description="Latency and quality.")
 
     @model_validator(mode="before")

@@ -1,8 +1,10 @@
+from math import comb
+
 import numpy as np
 import pytest
 
 from lomt.deploy import SpeedUp
-from lomt.deploy.latency_statistics import _t_quantile, paired_speed_up, summarise
+from lomt.deploy.latency_statistics import _sign_rank, _t_quantile, paired_speed_up, summarise
 
 
 def test_the_summary_is_numpys():
@@ -104,3 +106,40 @@ def test_too_few_numbers_are_refused():
     assert str(caught.value) == (
         "Expected `baseline_ms` and `arm_ms` to hold the same rounds, at least 2, but got 2 and 1."
     )
+
+
+def test_rare_percentiles_need_many_runs():
+    assert summarise([1.0, 2.0] * 4999).p999_ms is None
+    times = np.random.default_rng(0).gamma(9.0, size=10_000)
+    assert summarise(times.tolist()).p999_ms == pytest.approx(np.percentile(times, 99.9))
+
+
+def test_the_upper_bound_lies_above_the_true_percentile_in_99_of_100():
+    generator = np.random.default_rng(0)
+    truth = -np.log(0.1)  # of the exponential distribution
+    found = [summarise(generator.exponential(size=120).tolist()) for _ in range(1000)]
+    above = np.mean([own.p90_upper_ms >= truth for own in found])
+    assert 0.98 <= above < 1
+    assert all(own.p90_ms <= own.p90_upper_ms for own in found)
+    assert summarise([3.0, 1.0, 2.0]).p90_upper_ms == 3.0  # too few to say
+
+
+@pytest.mark.parametrize("count", range(2, 26))
+def test_the_order_statistics_hold_the_median_with_95_percent(count):
+    rank = _sign_rank(count)
+    # both tails: fewer than rank + 1 rounds on one side of the median
+    outside = 2 * sum(comb(count, below) for below in range(rank + 1)) / 2**count
+    assert outside <= 0.05 or rank == 0
+    assert 2 * sum(comb(count, below) for below in range(rank + 2)) / 2**count > 0.05
+
+
+def test_the_interval_covers_one_where_disturbances_are_not_normal():
+    generator, covered = np.random.default_rng(1), 0
+    for trial in range(200):
+        # now and then a round is disturbed badly, on either side
+        logs = generator.normal(0, 0.01, size=10) + generator.choice(
+            [0, 0.2, -0.2], p=[0.8, 0.1, 0.1], size=10
+        )
+        found = paired_speed_up(np.exp(logs).tolist(), [1.0] * 10, seed=trial)
+        covered += found.low <= 1 <= found.high
+    assert covered / 200 >= 0.95

@@ -6,10 +6,15 @@ import pytest
 from lomt.deploy import SpeedUp
 from lomt.deploy.latency_report import ArmLatency
 from lomt.deploy.latency_statistics import summarise
-from lomt.deploy.latency_warnings import arm_warnings, machine_warnings, subnormal_warnings
+from lomt.deploy.latency_warnings import (
+    arm_warnings,
+    machine_warnings,
+    round_warnings,
+    subnormal_warnings,
+)
 from tests.unit.deploy.networks import write_conv_network
 
-SETTINGS = {"device": "cpu", "threads": 1, "rounds": 5}
+SETTINGS = {"provider": "cpu", "device": "cpu", "threads": 1, "rounds": 5}
 QUIET = SpeedUp(1.0, 0.99, 1.01)
 
 
@@ -17,8 +22,26 @@ def environment(load, cores=4):
     return {"load_average": load, "cpu": {"usable_cores": cores}}
 
 
-def arm(times):
-    return ArmLatency(str(Path("model.onnx")), 1, "", summarise(times), (1.0,), 1.0, 1.0, (tuple(times),))
+def arm(times, device_ms=None):
+    return ArmLatency(
+        path=str(Path("model.onnx")),
+        file_bytes=1,
+        sha256="",
+        statistics=summarise(times),
+        round_medians_ms=(1.0,),
+        load_ms=1.0,
+        build_ms=None,
+        first_run_ms=1.0,
+        throughput=1.0,
+        outputs={},
+        peak_memory_bytes=1,
+        device_memory_bytes=None,
+        macs=None,
+        efficiency=None,
+        device_ms=device_ms,
+        providers=(),
+        times_ms=(tuple(times),),
+    )
 
 
 @pytest.mark.parametrize(("load", "is_busy"), [(None, False), (2.0, False), (2.1, True)])
@@ -61,7 +84,7 @@ def test_spread_few_runs_and_restlessness():
 def test_a_gpu_is_to_be_steadier():
     times = [1.0, 1.07] * 50
     assert arm_warnings("dense", arm(times), 0, SETTINGS) == []
-    assert arm_warnings("dense", arm(times), 0, {**SETTINGS, "device": "cuda"}) == [
+    assert arm_warnings("dense", arm(times), 0, {**SETTINGS, "provider": "cuda"}) == [
         "times of `dense` vary by 3% (CoV), more than 2.5%"
     ]
 
@@ -73,4 +96,30 @@ def test_subnormal_weights(tmp_path):
     }
     assert subnormal_warnings(networks) == [
         "`subnormal` holds 54 subnormal weights, which slow some CPUs: its times may mislead"
+    ]
+
+
+def test_a_gpu_that_waits_for_its_host():
+    times = [1.0, 1.01] * 50
+    settings = {**SETTINGS, "provider": "cuda"}
+    assert arm_warnings("dense", arm(times, device_ms=0.9), 0, settings) == []
+    assert arm_warnings("dense", arm(times, device_ms=0.5), 0, settings) == [
+        "`dense` is bound by its launches: the GPU works 0.500 of 1.000 ms"
+    ]
+
+
+def quiet_round(**changes):
+    return {"other_load": 0.1, "clock_mhz": [2000.0, 2010.0], **changes}
+
+
+def test_a_quiet_machine_is_not_warned_of():
+    assert round_warnings([quiet_round(), quiet_round(clock_mhz=[None, None])]) == []
+
+
+def test_other_processes_and_a_moving_clock():
+    assert round_warnings(
+        [quiet_round(), quiet_round(other_load=1.25), quiet_round(clock_mhz=[2000.0, 2400.0])]
+    ) == [
+        "other processes kept up to 1.2 cores busy in 1 of 3 rounds: times are too long and vary",
+        "the processor's clock moved between 2000 and 2400 MHz: fix it, or trust the ratios only",
     ]

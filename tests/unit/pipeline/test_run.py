@@ -284,4 +284,4 @@ def test_task_of_another_kind_is_named(tmp_path):
 
 
 def test_stages_are_in_order():
-    assert STAGES == cli.STAGES == ("train", "locate", "rewire", "prune", "export", "bench")
+    assert STAGES == cli.STAGES == ("train", "locate", "rewire", "prune", "export", "quantize", "bench")

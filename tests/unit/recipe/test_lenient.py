@@ -30,7 +30,7 @@ def test_wrong_values_are_defaults_or_none(base):
     assert recipe.data.workers == 0
     assert recipe.train.epochs is None
     assert list(recipe.tasks) == ["depth"]
-    assert recipe.bench.rounds == 5
+    assert recipe.bench.threads == [1]
 
 
 def _paths(node, path=()):

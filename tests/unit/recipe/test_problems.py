@@ -45,12 +45,12 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         (
             "trian.epochs=3",
             "`trian`: unknown key, did you mean `train`? Known are version, name, seed, device, threads, "
-            "data, tasks, model, train, locate, rewire, prune, export, bench.",
+            "data, tasks, model, train, locate, rewire, prune, export, quantize, bench.",
         ),
         (
             "bench.thread=3",
-            "`bench.thread`: unknown key, did you mean `threads`? Known are threads, batch, rounds, quick, "
-            "delta_m.",
+            "`bench.thread`: unknown key, did you mean `threads`? Known are threads, batch, rounds, seconds, "
+            "quick, delta_m.",
         ),
         (
             "model.backbone.zzz=1",
