@@ -9,6 +9,7 @@ __all__ = [
     "ExportMismatchError",
     "LomtError",
     "RecipeError",
+    "ScoreError",
     "TrainingError",
     "UnknownNameError",
     "UnsupportedLayerError",
@@ -53,6 +54,10 @@ class DataError(LomtError, ValueError):
 
 class ArtifactError(LomtError, RuntimeError):
     """A run directory or saved model that is missing, damaged or belongs to something else."""
+
+
+class ScoreError(LomtError, ValueError):
+    """Weights, losses or gradients from which nothing can be scored."""
 
 
 class TrainingError(LomtError, RuntimeError):
