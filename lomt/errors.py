@@ -10,6 +10,7 @@ __all__ = [
     "LomtError",
     "RecipeError",
     "ScoreError",
+    "SparsityTargetError",
     "TrainingError",
     "UnknownNameError",
     "UnsupportedLayerError",
@@ -58,6 +59,10 @@ class ArtifactError(LomtError, RuntimeError):
 
 class ScoreError(LomtError, ValueError):
     """Weights, losses or gradients from which nothing can be scored."""
+
+
+class SparsityTargetError(LomtError, ValueError):
+    """A sparsity that is none, that cannot be reached, or a model in which nothing can be sparse."""
 
 
 class TrainingError(LomtError, RuntimeError):
