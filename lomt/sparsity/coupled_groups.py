@@ -84,7 +84,9 @@ class CoupledGroups:
         self.count = sum(own.count for own in sets)
         self._index = torch.cat([own.group_of for own in tensors])
         per_position = [own.parameter.numel() // len(own.group_of) for own in tensors]
-        entries = torch.tensor(per_position).repeat_interleave(torch.tensor([len(t.group_of) for t in tensors]))
+        entries = torch.tensor(per_position).repeat_interleave(
+            torch.tensor([len(t.group_of) for t in tensors])
+        )
         self.sizes: Int[Tensor, " groups"] = self.sums(entries)
         distinct, where = self.sizes.unique(return_inverse=True)
         roots = torch.tensor([group_weight(int(size)) for size in distinct], dtype=torch.float64)
@@ -149,8 +151,8 @@ class CoupledGroups:
 
     def keep(self, is_alive: Bool[Tensor, " groups"]) -> dict[str, Bool[Tensor, " _"]]:
         """Return which channels stay, by name of the coupled channels, where not all do."""
-        masks = dict(zip((own.name for own in self.sets), is_alive.cpu().split([s.count for s in self.sets])))
-        return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        parts = is_alive.cpu().split([own.count for own in self.sets])
+        return {own.name: part for own, part in zip(self.sets, parts, strict=True) if not bool(part.all())}
 
     def best_of_each_set(self, scores: Float[Tensor, " groups"]) -> Int[Tensor, " sets"]:
         """Return the number of the group with the highest score in every set."""
@@ -217,9 +219,7 @@ def coupled_groups(
     return _numbered(model, structure, chosen, parts, set_aside, is_coupled)
 
 
-def _component(
-    own: CoupledChannels, structure: Structure, component_of: Callable[[str], str] | None
-) -> str:
+def _component(own: CoupledChannels, structure: Structure, component_of: Callable[[str], str] | None) -> str:
     if component_of is None:
         return structure.component(own.name)
     first = next((part for part in own.slices if part.role == "producer"), own.slices[0])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from torch.nn.utils import parametrize
 from lomt.errors import UnknownNameError
 from lomt.sparsity.coupled_groups import SparsityTargetError
 
-__all__ = ["PUBLISHED_LOGIT", "SoftThresholds", "add_soft_thresholds", "initial_logit", "soft_threshold"]
+__all__ = ["PUBLISHED_LOGIT", "SoftThresholds", "add_soft_thresholds", "soft_threshold", "starting_logit"]
 
 PUBLISHED_LOGIT = -30.5
 """The published code's default; its authors advise -20 for 15 000 steps, and used -10 to -1000."""
@@ -19,9 +20,7 @@ PUBLISHED_LOGIT = -30.5
 _START = 1e-3  # of the typical weight: a threshold that changes next to nothing
 
 
-def soft_threshold(
-    weight: Float[Tensor, "*shape"], logit: Float[Tensor, ""]
-) -> Float[Tensor, "*shape"]:
+def soft_threshold(weight: Float[Tensor, "*shape"], logit: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
     r"""Shrink every weight towards zero, and to zero below the threshold.
 
     .. math:: S(w) = \operatorname{sign}(w) \, \operatorname{relu}(|w| - \sigma(s))
@@ -41,7 +40,7 @@ def soft_threshold(
     return torch.sign(weight) * torch.relu(weight.abs() - tau)
 
 
-def initial_logit(level: float) -> float:
+def starting_logit(level: float) -> float:
     """Return the logit of a threshold a thousandth of `level`, at which next to nothing is shrunk.
 
     Args:
@@ -117,7 +116,7 @@ def add_soft_thresholds(
     *,
     component_of: Callable[[str], str] | None = None,
     components: Sequence[str] | None = None,
-    initial: float | None = None,
+    initial_logit: float | None = None,
     kinds: Sequence[type[nn.Module]] = (nn.Conv2d,),
 ) -> SoftThresholds:
     """Put a learnable threshold before the weights of every component's layers.
@@ -130,7 +129,7 @@ def add_soft_thresholds(
         component_of: Tells from a parameter's name which component it belongs to. None makes the whole model
             one, ``"model"``.
         components: The components that get a threshold; all if None.
-        initial: First logit of all, such as `PUBLISHED_LOGIT`. None starts each at a thousandth of the component's
+        initial_logit: First logit of all, such as `PUBLISHED_LOGIT`. None starts each at a thousandth of the component's
             median weight, which the free-running rule leaves behind within a few hundred steps.
         kinds: Kinds of layers.
 
@@ -143,7 +142,7 @@ def add_soft_thresholds(
     for name, layer in model.named_modules():
         if isinstance(layer, tuple(kinds)):
             part = component_of(f"{name}.weight" if name else "weight") if component_of else "model"
-            layers.setdefault(part, []).append(layer)
+            layers.setdefault(part, []).append(cast(nn.Module, layer))
     for name in components or ():
         if name not in layers:
             raise UnknownNameError("component", name, layers)
@@ -151,8 +150,8 @@ def add_soft_thresholds(
         told = ", ".join(kind.__name__ for kind in kinds)
         raise SparsityTargetError(f"Expected the model to have layers of kind {told}, but got none.")
     names = [name for name in layers if components is None or name in components]
-    weights = [list({id(own.weight): own.weight for own in layers[name]}.values()) for name in names]
-    first = [_median(own) if initial is None else initial for own in weights]
+    weights = [_distinct_weights(layers[name]) for name in names]
+    first = [_median(own) if initial_logit is None else initial_logit for own in weights]
     source = SoftThresholds(names, first, weights)
     source.logits.data = source.logits.data.to(weights[0][0].device)
     model.add_module("soft_thresholds", source)
@@ -162,9 +161,14 @@ def add_soft_thresholds(
     return source
 
 
+def _distinct_weights(layers: Sequence[nn.Module]) -> list[nn.Parameter]:
+    found = (cast(nn.Parameter, layer.weight) for layer in layers)
+    return list({id(weight): weight for weight in found}.values())
+
+
 def _median(weights: Sequence[Tensor]) -> float:
     with torch.no_grad():
-        return initial_logit(float(torch.cat([own.abs().flatten() for own in weights]).median()))
+        return starting_logit(float(torch.cat([own.abs().flatten() for own in weights]).median()))
 
 
 def _check_plain(model: nn.Module) -> None:

@@ -10,9 +10,17 @@ from torch.nn.utils import parametrize
 
 from lomt.errors import UnknownNameError
 from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, SparsityTargetError, shrink_factors
-from lomt.sparsity.soft_threshold import SoftThresholds, initial_logit
+from lomt.sparsity.soft_threshold import SoftThresholds, starting_logit
 
-__all__ = ["GRANULARITIES", "OFF_LOGIT", "Granularity", "GroupThresholds", "add_group_thresholds", "bake_thresholds"]
+__all__ = [
+    "GRANULARITIES",
+    "OFF_LOGIT",
+    "Granularity",
+    "GroupThresholds",
+    "add_group_thresholds",
+    "bake_thresholds",
+    "thresholds_of",
+]
 
 Granularity = Literal["component", "stage", "layer"]
 GRANULARITIES = ("component", "stage", "layer")
@@ -97,15 +105,15 @@ class GroupThresholds(nn.Module):
     def margins(self) -> Float[Tensor, " groups"]:
         r"""Return by how much each group's logit must rise until the group is zero: :math:`\sigma^{-1}(r_g) - s`.
 
-        :math:`r_g` is the group's root mean square; groups at zero have minus infinity, those of 1 and more,
-        which no threshold reaches, infinity.
+        :math:`r_g` is the group's root mean square, taken to be just below 1 where it is more, which no threshold
+        reaches; groups at zero have minus infinity.
         """
-        return torch.logit(self.groups.levels().clamp(max=1)) - self.logits.double()[self.logit_of]
+        return torch.logit(self.groups.levels().clamp(max=1 - 1e-9)) - self.logits.double()[self.logit_of]
 
     @torch.no_grad()
     def raise_by(self, shift: float) -> None:
         """Add to all logits; the differences between them, which are learned, stay."""
-        self.logits += shift
+        self.logits.add_(shift)
 
     @torch.no_grad()
     def spare(self, is_spared: Bool[Tensor, " groups"]) -> None:
@@ -156,7 +164,11 @@ class _Shrunk(nn.Module):
 
 
 def add_group_thresholds(
-    model: nn.Module, groups: CoupledGroups, *, per: Granularity = "component", initial: float | None = None
+    model: nn.Module,
+    groups: CoupledGroups,
+    *,
+    per: Granularity = "component",
+    initial_logit: float | None = None,
 ) -> GroupThresholds:
     """Put learnable thresholds before the weights of all groups.
 
@@ -168,7 +180,7 @@ def add_group_thresholds(
         groups: Made from it by `lomt.sparsity.coupled_groups`.
         per: Whether there is a logit a component, a stage (a component's layers at one resolution) or a set of
             coupled layers.
-        initial: First logit of all. None starts each at a thousandth of its smallest group that is not zero,
+        initial_logit: First logit of all. None starts each at a thousandth of its smallest group that is not zero,
             which changes next to nothing.
 
     Raises:
@@ -187,7 +199,10 @@ def add_group_thresholds(
     names = list(dict.fromkeys(keys))
     logit_of = torch.tensor([names.index(key) for key in keys])[groups.set_of]
     levels = groups.levels().cpu()
-    first = [_smallest(levels[logit_of == index]) if initial is None else initial for index in range(len(names))]
+    first = [
+        _smallest(levels[logit_of == index]) if initial_logit is None else initial_logit
+        for index in range(len(names))
+    ]
     source = GroupThresholds(groups, names, logit_of, first)
     model.add_module("group_thresholds", source)
     for index, own in enumerate(groups.tensors):
@@ -229,6 +244,22 @@ def bake_thresholds(model: nn.Module) -> None:
         delattr(model, name)
 
 
+def thresholds_of(model: nn.Module) -> GroupThresholds | SoftThresholds:
+    """Return the thresholds that stand before a model's weights.
+
+    Raises:
+        SparsityTargetError: If there are none.
+    """
+    for name in _SUBMODULES:
+        source = getattr(model, name, None)
+        if isinstance(source, GroupThresholds | SoftThresholds):
+            return source
+    raise SparsityTargetError(
+        "Expected the model to have thresholds, but got one without. "
+        "Call add_soft_thresholds or add_group_thresholds first."
+    )
+
+
 def _remove(layer: nn.Module, source: nn.Module) -> None:
     parametrizations: Any = layer.parametrizations
     for attribute in list(parametrizations):
@@ -243,4 +274,4 @@ def _key(own: GroupSet, per: Granularity) -> str:
 
 def _smallest(levels: Tensor) -> float:
     alive = levels[levels > 0]
-    return initial_logit(float(alive.min()) if len(alive) else 0.0)
+    return starting_logit(float(alive.min()) if len(alive) else 0.0)
