@@ -1,6 +1,6 @@
 """The published baselines on whole channels: scores as in pruning, masks as in sparsity."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +17,7 @@ from lomt.sparsity.baselines import (
     BASELINES,
     MaskAgreement,
     Masks,
+    check_components,
     check_target,
     mask_agreement,
     task_masks,
@@ -81,6 +82,7 @@ class ChannelBaseline:
         target: float,
         *,
         component_of: Callable[[str], str] | None = None,
+        components: Collection[str] | None = None,
         within: Mapping[str, Bool[Tensor, " _"]] | None = None,
     ) -> Masks:
         """Decide which channels stay; the model is left as it is.
@@ -90,6 +92,7 @@ class ChannelBaseline:
             structure: What was proven of it, see :func:`lomt.pruning.analyse`.
             target: Share that goes, 0 to below 1.
             component_of: Part of the network by parameter; the structure's own parts without it.
+            components: Parts that may lose channels; None for all. A target of channels is a share of theirs.
             within: Masks of an earlier round: what is gone stays gone.
 
         Returns:
@@ -97,19 +100,25 @@ class ChannelBaseline:
 
         Raises:
             SparsityTargetError: If the target is out of range or reach, or no channel may go.
+            UnknownNameError: If there is no such component.
             ScoreError: If a weight, a loss or a gradient is not finite.
         """
         check_target(target)
         structure = removable_part(structure)
+        parts = {
+            own.name: component_of(_first(own)) if component_of else structure.component(own.name)
+            for own in structure.prunable
+        }
+        if components is not None:
+            check_components(components, parts.values())
+            structure = structure.protecting(
+                {name: "its part is to stay" for name, part in parts.items() if part not in components}
+            )
         tasks = self.task_scores(model, structure)
         scores = self._scores(model, structure) if tasks is None else _union(tasks, structure)
         chosen = self._chosen(structure, _without(scores, within or {}), target)
         keep = {
             own.name: chosen.get(own.name, torch.ones(own.count, dtype=torch.bool))
-            for own in structure.prunable
-        }
-        parts = {
-            own.name: component_of(_first(own)) if component_of else structure.component(own.name)
             for own in structure.prunable
         }
         facts = {} if tasks is None else {"kappa": _kappa(scores, keep)}

@@ -1,7 +1,14 @@
 """The methods that ours are compared with, under one interface: which weights or channels each of them keeps."""
 
 from lomt.sparsity.baselines.agreement import LayerAgreement, MaskAgreement, mask_agreement
-from lomt.sparsity.baselines.masks import MaskedPart, Masks, apply_masks, check_target, prunable_weights
+from lomt.sparsity.baselines.masks import (
+    MaskedPart,
+    Masks,
+    apply_masks,
+    check_components,
+    check_target,
+    prunable_weights,
+)
 from lomt.sparsity.baselines.methods import (
     BASELINES,
     Baseline,
@@ -23,6 +30,7 @@ __all__ = [
     "MaskedPart",
     "Masks",
     "apply_masks",
+    "check_components",
     "check_target",
     "entry_fractions",
     "found_kappa",

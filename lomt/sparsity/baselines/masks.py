@@ -1,6 +1,6 @@
 """Masks: which weights or channels a method keeps, and how much goes from which part of the network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,9 +8,17 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lomt.errors import SparsityTargetError
+from lomt.errors import SparsityTargetError, UnknownNameError
 
-__all__ = ["MaskedPart", "Masks", "apply_masks", "check_target", "prunable_weights"]
+__all__ = [
+    "MaskedPart",
+    "Masks",
+    "apply_masks",
+    "check_components",
+    "check_target",
+    "parts_of",
+    "prunable_weights",
+]
 
 _KINDS = (nn.modules.conv._ConvNd,)
 
@@ -147,6 +155,18 @@ def check_target(target: float) -> None:
             f"Expected `target` to be a share of at least 0 and below 1, but got {target}. "
             "It is the share that goes: 0.9 leaves a tenth."
         )
+
+
+def check_components(asked: Collection[str], known: Iterable[str]) -> None:
+    """Refuse parts that the network does not have.
+
+    Raises:
+        UnknownNameError: If one is not known.
+    """
+    known = set(known)
+    for name in asked:
+        if name not in known:
+            raise UnknownNameError("component", name, known)
 
 
 def parts_of(names: Mapping[str, Any], component_of: Callable[[str], str] | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The published baselines on single weights: global magnitude, LTH, IMP, SNIP and DiSparse, one table."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lomt.errors import ScoreError, UnknownNameError
-from lomt.sparsity.baselines.masks import Masks, apply_masks, check_target, parts_of, prunable_weights
+from lomt.sparsity.baselines.masks import (
+    Masks,
+    apply_masks,
+    check_components,
+    check_target,
+    parts_of,
+    prunable_weights,
+)
 from lomt.sparsity.baselines.saliency import loss_saliency, magnitudes
 from lomt.sparsity.baselines.selection import keep_highest
 from lomt.sparsity.baselines.union import found_kappa, union_scores
@@ -68,6 +75,7 @@ def weight_masks(
     losses: Losses | None = None,
     serves: Serves | None = None,
     component_of: Callable[[str], str] | None = None,
+    components: Collection[str] | None = None,
     scope: str = "model",
     within: Mapping[str, Bool[Tensor, "..."]] | None = None,
 ) -> Masks:
@@ -83,11 +91,12 @@ def weight_masks(
         serves: For pretrained DiSparse: by parameter, the tasks that depend on it, as
             :attr:`lomt.structure.Structure.serves` lists them.
         component_of: Part of the network of a parameter, such as ``model.component_of``.
+        components: Parts that may become sparse, of which the target is a share; None for all.
         scope: ``"model"``: weights compete in the whole network. ``"component"``: each part loses the same share.
         within: Masks of an earlier round: what is gone stays gone.
 
     Raises:
-        UnknownNameError: If there is no such method or scope.
+        UnknownNameError: If there is no such method, component or scope.
         SparsityTargetError: If the target is out of range, or there is nothing that may go.
         ScoreError: If what the method reads is not given, or has no finite gradient.
 
@@ -101,6 +110,9 @@ def weight_masks(
     check_target(target)
     weights = prunable_weights(model)
     parts = parts_of(weights, component_of)
+    if components is not None:
+        check_components(components, parts.values())
+        weights = {name: weight for name, weight in weights.items() if parts[name] in components}
     scores = weight_scores(method, model, weights, losses, serves)
     if within is not None:
         gone = {name: ~mask.to(scores[name].device) for name, mask in within.items()}
