@@ -1,7 +1,7 @@
 """Which channels are zero: what makes them so, what drives it to a target, and the reports that count them."""
 
 from lomt.sparsity.controller import ControlPoint, SparsityController, cubic_ramp
-from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, SparsityTargetError, coupled_groups
+from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, coupled_groups
 from lomt.sparsity.coupled_lasso import CoupledGroupLasso
 from lomt.sparsity.group_lasso import METRICS, GroupLasso, Metric
 from lomt.sparsity.measures import Measure, macs_share, parameters_share, removable_share
@@ -42,7 +42,6 @@ __all__ = [
     "SoftThresholds",
     "SparsityController",
     "SparsityReport",
-    "SparsityTargetError",
     "StoppingRules",
     "adam_group_soft_threshold",
     "add_group_thresholds",

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lomt.sparsity.coupled_groups import CoupledGroups, SparsityTargetError
+from lomt.errors import SparsityTargetError
+from lomt.sparsity.coupled_groups import CoupledGroups
 from lomt.sparsity.coupled_lasso import CoupledGroupLasso, group_levels, rates_of
 from lomt.sparsity.group_lasso import GroupLasso
 from lomt.sparsity.group_mask import GroupMask

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from lomt.errors import LomtError, UnknownNameError
+from lomt.errors import SparsityTargetError, UnknownNameError
 from lomt.sparsity.prox import group_weight
 from lomt.structure import CoupledChannels, Structure, TensorSlices
 
@@ -15,15 +15,10 @@ __all__ = [
     "CoupledGroups",
     "GroupSet",
     "GroupTensor",
-    "SparsityTargetError",
     "coupled_groups",
     "position_norms",
     "shrink_factors",
 ]
-
-
-class SparsityTargetError(LomtError, ValueError):
-    """A sparsity that a network cannot be brought to."""
 
 
 @dataclass(frozen=True)

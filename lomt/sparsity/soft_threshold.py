@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lomt.errors import UnknownNameError
-from lomt.sparsity.coupled_groups import SparsityTargetError
+from lomt.errors import SparsityTargetError, UnknownNameError
 
 __all__ = ["PUBLISHED_LOGIT", "SoftThresholds", "add_soft_thresholds", "soft_threshold", "starting_logit"]
 
@@ -129,8 +128,8 @@ def add_soft_thresholds(
         component_of: Tells from a parameter's name which component it belongs to. None makes the whole model
             one, ``"model"``.
         components: The components that get a threshold; all if None.
-        initial_logit: First logit of all, such as `PUBLISHED_LOGIT`. None starts each at a thousandth of the component's
-            median weight, which the free-running rule leaves behind within a few hundred steps.
+        initial_logit: First logit of all, such as `PUBLISHED_LOGIT`. None starts each at a thousandth
+            of the component's median weight, which changes next to nothing.
         kinds: Kinds of layers.
 
     Raises:

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lomt.errors import UnknownNameError
-from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, SparsityTargetError, shrink_factors
+from lomt.errors import SparsityTargetError, UnknownNameError
+from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, shrink_factors
 from lomt.sparsity.soft_threshold import SoftThresholds, starting_logit
 
 __all__ = [
