@@ -16,7 +16,7 @@ from lomt.errors import LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "prune", "export", "bench")
+STAGES = ("train", "locate", "rewire", "sparsify", "prune", "export", "bench")
 GRANULARITIES = ("block", "conv", "all")
 _ERROR, _INTERRUPTED = 2, 130
 
@@ -98,7 +98,8 @@ def run_stages(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
     verbose: VerboseOption = 0,
 ) -> None:
-    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, bench."""
+    """Run all stages, or those from --from until --until: train, locate, rewire, sparsify, prune,
+    export, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)
@@ -107,7 +108,7 @@ def run_stages(
     _run(recipe, overrides, out, first, last, verbose)
 
 
-def _add_stage(stage: str, summary: str) -> Callable[..., None]:
+def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
     def verb(
         recipe: RecipeArgument,
         overrides: SetOption = None,
@@ -118,7 +119,7 @@ def _add_stage(stage: str, summary: str) -> Callable[..., None]:
         if stage == "locate" and _is_first_process():
             typer.echo((directory / "locate" / "report.txt").read_text(encoding="utf-8"))
 
-    return app.command(stage, help=summary, epilog=f"Example: lomt {stage} rooms_demo")(verb)
+    return app.command(stage, help=summary, epilog=f"Example: lomt {stage} {example}")(verb)
 
 
 _add_stage("train", "Train the dense multitask model.")
@@ -151,6 +152,11 @@ def rewire(
     _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
 
 
+_add_stage(
+    "sparsify",
+    "Make the rewired model sparse to a target, remove what that leaves needless, and heal it.",
+    example="rooms_sparsify",
+)
 _add_stage("export", "Write ONNX files and check that they compute what the models do.")
 _add_stage("bench", "Measure latency and quality against the dense model.")
 

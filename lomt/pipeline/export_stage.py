@@ -25,9 +25,9 @@ _METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into 
 
 def onnx_files(recipe: Recipe) -> dict[str, str]:
     """Return the files in ``deploy/`` by the stage folder each is made from; ``model.onnx``, the last, is to deploy."""
-    if recipe.prune is None:
-        return {"dense": "dense.onnx", "rewired": "model.onnx"}
-    return {"dense": "dense.onnx", "rewired": "rewired.onnx", "pruned": "model.onnx"}
+    optional = {"sparse": recipe.sparsify, "pruned": recipe.prune}
+    stages = ["dense", "rewired", *(stage for stage, block in optional.items() if block is not None)]
+    return {stage: f"{stage}.onnx" for stage in stages[:-1]} | {stages[-1]: "model.onnx"}
 
 
 def run_export(context: Context) -> None:

@@ -14,6 +14,7 @@ from lomt.pipeline.parts import Parts
 from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.run_directory import RunDirectory
+from lomt.pipeline.sparsify_stage import run_sparsify
 from lomt.pipeline.summary import RunSummary, summarise
 from lomt.pipeline.train_stage import run_train
 from lomt.recipe import Recipe
@@ -25,11 +26,17 @@ _STAGES: Mapping[str, Callable[[Context], None]] = {
     "train": run_train,
     "locate": run_locate,
     "rewire": run_rewire,
+    "sparsify": run_sparsify,
     "prune": run_prune,
     "export": run_export,
     "bench": run_bench,
 }
 STAGES = tuple(_STAGES)
+_OPTIONAL = {
+    "sparsify": "Give a target, for example with --set sparsify.target.macs=0.5.",
+    "prune": "Give a budget, for example with --set prune.macs=0.5.",
+}
+"""Stages that a recipe may leave out, and what to give so that it does not."""
 
 
 def run(
@@ -57,7 +64,7 @@ def run(
     Raises:
         UnknownNameError: If there is no such stage.
         ArtifactError: If the directory belongs to another recipe, a stage before ``first`` has not run, or ``last``
-            is ``"prune"`` and the recipe has no such block.
+            is ``"sparsify"`` or ``"prune"`` and the recipe has no such block.
         ValueError: If ``last`` comes before ``first``, or the device is not there.
         DataError: If the data are not as described.
         TrainingError: If a loss is not finite.
@@ -68,10 +75,10 @@ def run(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(last) < STAGES.index(first):
         raise ValueError(f"Expected the last stage to be `{first}` or later, but got `{last}`.")
-    if last == "prune" and recipe.prune is None:
+    if last in _OPTIONAL and getattr(recipe, last) is None:
         raise ArtifactError(
-            f"Expected recipe `{recipe.name}` to have a block `prune`, because that stage was asked for, but it has "
-            "none. Give a budget, for example with --set prune.macs=0.5."
+            f"Expected recipe `{recipe.name}` to have a block `{last}`, because that stage was asked for, but it has "
+            f"none. {_OPTIONAL[last]}"
         )
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)

@@ -27,6 +27,7 @@ def sparsify_problems(recipe: Recipe) -> Iterator[Problem]:
         return
     yield from _target(recipe.sparsify)
     yield from _method(recipe.sparsify)
+    yield from _branches(recipe.sparsify)
     yield from _epochs(recipe.sparsify)
     for place, part in enumerate(recipe.sparsify.components or ()):
         known = ("backbone", *recipe.tasks)
@@ -59,16 +60,22 @@ def _method(settings: SparsifySettings) -> Iterator[Problem]:
             f"{settings.method} needs granularity structured: the group lasso makes whole channels zero. "
             "Take thresholds, or a baseline.",
         )
-    optimizer = settings.train and settings.train.optimizer and settings.train.optimizer.kind
     uses_lasso = settings.method in ("group_lasso", "both")
-    if uses_lasso and settings.metric == "adam" and optimizer == "sgd":
+    optimizer = None if settings.train is None else settings.train.optimizer
+    if uses_lasso and settings.metric == "adam" and optimizer is not None and optimizer.kind == "sgd":
         yield Problem(
             ("sparsify", "metric"), "adam needs optimizer adam or adamw, but got sgd; take euclidean."
         )
 
 
+def _branches(settings: SparsifySettings) -> Iterator[Problem]:
+    if settings.branch_weight and settings.metric == "adam":
+        yield Problem(("sparsify", "branch_weight"), "needs metric euclidean, but got adam; leave it at 0.")
+
+
 def _epochs(settings: SparsifySettings) -> Iterator[Problem]:
-    epochs, ramp = settings.train and settings.train.epochs, settings.ramp_epochs
+    epochs = None if settings.train is None else settings.train.epochs
+    ramp = settings.ramp_epochs
     if epochs is None or settings.method not in (*LEARNED_METHODS, "imp"):
         return
     if ramp is not None and ramp > epochs:

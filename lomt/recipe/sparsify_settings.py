@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lomt.recipe.base import Fraction, PositiveInt, Settings
+from lomt.recipe.base import Fraction, NonNegative, PositiveInt, Settings
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["LEARNED_METHODS", "SparsifySettings", "SparsifyTarget"]
@@ -72,10 +72,16 @@ class SparsifySettings(Settings):
     )
     initial_logit: float | None = Field(
         default=None,
-        description="Where free-running thresholds start (thresholds, unstructured); null: as published.",
+        description="Where free-running thresholds start (thresholds, unstructured): -30.5 in the published code; "
+        "null: where they change next to nothing.",
     )
     metric: Literal["adam", "euclidean"] = Field(
         default="euclidean", description="Metric of the proximal step (group_lasso, both)."
+    )
+    branch_weight: NonNegative = Field(
+        default=0.0,
+        description="Weight of whole residual branches as groups, beside their channels (group_lasso, both; metric "
+        "euclidean).",
     )
     rounds: PositiveInt = Field(default=3, description="Rounds of cutting and training (imp).")
     start: Literal["published", "trained"] = Field(
