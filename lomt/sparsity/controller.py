@@ -73,7 +73,8 @@ class SparsityController:
     r"""Bring a network to a requested share of removable channels, parameters or MACs along a cubic ramp.
 
     Every `every` steps from `start` to `end` the groups are put in the order in which they would go, and the fewest
-    of them whose loss reaches the ramp's share are taken; the last channel of a layer is never among them.
+    of them whose loss reaches the ramp's share are taken. The last channel of a layer is never among them, but that
+    of a residual branch may be where the lasso's `branch_weight` is not 0.
 
     *With thresholds* the order is that of `GroupThresholds.margins`, by how much the logit must still rise. All
     logits are raised by one amount, which lies between the margins of the last group to go and the first to stay:
@@ -83,8 +84,9 @@ class SparsityController:
     *With the group lasso alone* the order is that of `group_levels`. The groups are set to zero and kept there. Lambda
     is such that the group at the target's rank, left alone, would be zero at `end`: :math:`\eta\lambda = q / r` for
     its level :math:`q` and the :math:`r` steps left (at least a quarter of the ramp), so that what is cut is small
-    already. :math:`\lambda` follows the learning rate :math:`\eta`. *With both*, thresholds decide and the strength is
-    half of that.
+    already. :math:`\lambda` follows the learning rate :math:`\eta`. Groups that stay at the target are not shrunk, and
+    those that go later than at the next control are not shrunk to zero (`CoupledGroupLasso.restrict`), so that the
+    share never runs ahead. *With both*, thresholds decide and the strength is half of that.
 
     At `end` the share is reached within one group, and the pattern is frozen: thresholds are written into the
     weights, lambda is zero, and groups at zero stay there, gradients and moments included, while all others heal.
@@ -142,7 +144,7 @@ class SparsityController:
     def reachable(self) -> float:
         """The largest share: one channel left in every layer."""
         is_alive = torch.zeros(self.groups.count, dtype=torch.bool)
-        is_alive[self.groups.best_of_each_set(self.groups.levels().cpu())] = True
+        is_alive[self._staying(self.groups.levels().cpu())] = True
         return self.measure(is_alive)
 
     @property
@@ -256,8 +258,7 @@ class SparsityController:
     def _control(self, optimizer: Optimizer) -> None:
         if not self._curve:
             self._first = min(self.measure(self.is_alive()), self.target)
-        progress = (self._step - self.start) / max(self.end - self.start, 1)
-        goal = self.target if self._step == self.end else cubic_ramp(progress, self._first, self.target)
+        goal = self._goal(self._step)
         scores = self._scores(optimizer)
         order, killable = self._order(scores)
         count = self._count_for(goal, order, killable)
@@ -269,7 +270,7 @@ class SparsityController:
             self._raise(self.thresholds, goal, scores, order, count)
         if self.lasso is not None:
             self._strength = self._next_strength(optimizer, order, killable)
-            self._spare_best(scores)
+            self._restrict(order, killable)
         if self._step == self.end:
             self._freeze(is_dead, optimizer)
         self._note(goal)
@@ -282,10 +283,22 @@ class SparsityController:
         return group_levels(self.groups, optimizer, self.lasso.metric).cpu()
 
     def _order(self, scores: Tensor) -> tuple[Int[Tensor, " groups"], int]:
-        """Return all groups in the order in which they go, and how many may: each set's best one stays."""
+        """Return all groups in the order in which they go, and how many may."""
         ranks = scores.masked_fill(self._mask.is_dead, -math.inf)
-        ranks[self.groups.best_of_each_set(scores)] = math.inf
-        return ranks.argsort(stable=True), self.groups.count - len(self.groups.sets)
+        staying = self._staying(scores)
+        ranks[staying] = math.inf
+        return ranks.argsort(stable=True), self.groups.count - len(staying)
+
+    def _staying(self, scores: Tensor) -> Int[Tensor, " staying"]:
+        """Return the best group of every set; not of a branch, where the group lasso may end whole branches."""
+        best = self.groups.best_of_each_set(scores)
+        if isinstance(self.lasso, CoupledGroupLasso) and self.lasso.branch_weight:
+            best = best[torch.tensor([not own.is_branch_end for own in self.groups.sets])]
+        return best
+
+    def _goal(self, step: int) -> float:
+        progress = (step - self.start) / max(self.end - self.start, 1)
+        return self.target if step == self.end else cubic_ramp(progress, self._first, self.target)
 
     def _count_for(self, goal: float, order: Tensor, killable: int) -> int:
         """Return how many groups must go for the share to be nearest to the goal."""
@@ -308,7 +321,7 @@ class SparsityController:
     def _raise(
         self, thresholds: GroupThresholds, goal: float, scores: Tensor, order: Tensor, count: int
     ) -> None:
-        best = self.groups.best_of_each_set(scores)
+        best = self._staying(scores)
         # The best of each set come last in the order; they are spared where the level is above them.
         rest = scores[order[count : self.groups.count - len(best)]]
         shift = _between(
@@ -330,26 +343,23 @@ class SparsityController:
         level = float(levels[order[rank - 1]]) if rank else 0.0
         return level / left * (0.5 if self.thresholds is not None else 1.0)
 
-    def _spare_best(self, scores: Tensor) -> None:
-        """Keep the group lasso off the best group of every layer that must not die as a whole."""
+    def _restrict(self, order: Tensor, killable: int) -> None:
+        """Let the group lasso shrink what is to go until the end, and zero what is to go until the next control."""
         if not isinstance(self.lasso, CoupledGroupLasso):
             return
-        may_die = torch.tensor([own.is_branch_end for own in self.groups.sets])
-        best = self.groups.best_of_each_set(scores)
-        if self.lasso.branch_weight:
-            best = best[~may_die]
-        spared = torch.zeros(self.groups.count, dtype=torch.bool)
-        spared[best] = True
-        self.lasso.spare(spared)
+        next_step = min(self._step + self.every, self.end)
+        due = self._count_for(self._goal(next_step), order, killable)
+        doomed = self._count_for(self.target, order, killable)
+        is_spared = torch.ones(self.groups.count, dtype=torch.bool)
+        is_spared[order[:doomed]] = False
+        is_held = ~is_spared
+        is_held[order[:due]] = False
+        self.lasso.restrict(is_spared, is_held)
 
     def _freeze(self, is_dead: Tensor, optimizer: Optimizer) -> None:
         if self.thresholds is not None:
             self.thresholds.settle()
             is_dead = is_dead | ~self.is_alive()
-        for own in self.groups.sets:
-            part = slice(own.start, own.start + own.count)
-            if not bool(self.is_alive()[part].any()):
-                is_dead[part] = True  # a branch that died as a whole
         self._mask.add(is_dead, optimizer)
         self._strength, self._is_frozen = 0.0, True
 

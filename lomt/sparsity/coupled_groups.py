@@ -225,7 +225,7 @@ def _reason(own: CoupledChannels) -> str | None:
     if own.protected is not None:
         return own.protected
     if own.mixers:
-        return f"`{own.mixers[0]}` mixes the channels"
+        return f"mixed by {own.mixers[0]}"
     return None if own.consumers else "no layer reads it"
 
 

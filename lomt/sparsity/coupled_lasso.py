@@ -17,6 +17,7 @@ from lomt.sparsity.proximal_penalty import Metric, ProximalPenalty, second_momen
 __all__ = ["CoupledGroupLasso", "group_levels", "rates_of"]
 
 _MOST_SWEEPS = 5
+_MOST_LOSS = 0.5  # of a group that may not become zero
 
 
 class CoupledGroupLasso(ProximalPenalty):
@@ -77,6 +78,7 @@ class CoupledGroupLasso(ProximalPenalty):
         self._set_weights = torch.where(is_branch, roots, 0) * branch_weight
         self._norms: Tensor | None = None
         self._is_spared = torch.zeros(groups.count, dtype=torch.bool)
+        self._is_held = torch.zeros(groups.count, dtype=torch.bool)
 
     @torch.no_grad()
     def penalty(self) -> Float[Tensor, ""]:
@@ -86,13 +88,18 @@ class CoupledGroupLasso(ProximalPenalty):
         outer = (self._set_sums(squares).sqrt() * self._set_weights.to(squares)).sum()
         return self.lambda_ * (inner + outer)
 
-    def spare(self, is_spared: Bool[Tensor, " groups"]) -> None:
-        """Leave these groups alone from now on, such as the last of a layer."""
-        self._is_spared = is_spared.cpu()
+    def restrict(self, is_spared: Bool[Tensor, " groups"], is_held: Bool[Tensor, " groups"]) -> None:
+        """Say from now on which groups are not shrunk, and which are shrunk, but never to zero.
+
+        Args:
+            is_spared: Groups that are left alone.
+            is_held: Groups that lose at most half of their weight in a step.
+        """
+        self._is_spared, self._is_held = is_spared.cpu(), is_held.cpu()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on to the last bit: lambda and where Newton starts."""
-        norms = {"is_spared": self._is_spared.clone()}
+        norms = {"is_spared": self._is_spared.clone(), "is_held": self._is_held.clone()}
         if self._norms is not None:
             norms["groups"] = self._norms.clone()
         return {"metric": self.metric, "lambda_": self.lambda_, "norms": norms}
@@ -114,7 +121,7 @@ class CoupledGroupLasso(ProximalPenalty):
             )
         norms = state["norms"].get("groups")
         self.lambda_ = state["lambda_"]
-        self._is_spared = spared.bool().cpu()
+        self.restrict(spared.bool(), state["norms"]["is_held"].bool())
         self._norms = None if norms is None else norms.to(self.groups.device, copy=True)
 
     def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
@@ -142,18 +149,28 @@ class CoupledGroupLasso(ProximalPenalty):
                 self._set_sums(squares * factors.square()), least * self._set_weights.to(squares)
             )
             factors = factors * outer[set_of]
-        self.groups.scale(factors)
+        held = self._is_held.to(factors.device)
+        self.groups.scale(torch.where(held, factors.clamp(min=_MOST_LOSS), factors))
 
     def _shrink_in_adam(self, optimizer: Optimizer, tau: Tensor) -> None:
         metrics = _denominators(self.groups, optimizer, self.bias_correction)
         theta = self._solve(metrics, tau)
         ratios = torch.where(theta > 0, tau / torch.where(theta > 0, theta, 1), math.inf)
         ratios = torch.where(tau > 0, ratios, 0)
-        for own, metric, ratio in zip(
-            self.groups.tensors, metrics, self.groups.spread(ratios, 0.0), strict=True
-        ):
-            # Divided by infinity it is zero.
-            own.parameter.div_((ratio.to(metric.dtype) / metric).add_(1).to(own.parameter.dtype))
+        held = self._is_held.to(tau.device)
+        parts = zip(
+            self.groups.tensors,
+            metrics,
+            self.groups.spread(ratios, 0.0),
+            self.groups.spread(held, False),
+            strict=True,
+        )
+        for own, metric, ratio, is_held in parts:
+            divisor = (ratio.to(metric.dtype) / metric).add_(
+                1
+            )  # where it is infinite the weight becomes zero
+            divisor = torch.where(is_held, divisor.clamp(max=1 / _MOST_LOSS), divisor)
+            own.parameter.div_(divisor.to(own.parameter.dtype))
         # As norms on their way to zero shrink steadily, this is close to where the next step ends.
         self._norms = theta.float()
 

@@ -265,6 +265,9 @@ def _remove(layer: nn.Module, source: nn.Module) -> None:
     for attribute in list(parametrizations):
         steps = parametrizations[attribute]
         if any(getattr(step, "_source", (None,))[0] is source for step in steps):
+            # Copies of a layer share the class that torch made for it, and removing would take the weight from all.
+            kind = type(layer)
+            layer.__class__ = type(kind.__name__, kind.__bases__, dict(kind.__dict__))
             parametrize.remove_parametrizations(layer, attribute, leave_parametrized=True)
 
 
