@@ -171,6 +171,10 @@ def test_a_target_out_of_reach_says_what_is_in_reach(copy):
         SparsityTargetError, match=r"^Stage sparsify: Expected `target` to be between 0 and 0\.\d+, which"
     ):
         go(copy, "sparsify={target: {macs: 0.9999}}")
+
+
+@pytest.mark.slow
+def test_a_baseline_out_of_reach_says_what_is_in_reach(copy):
     with pytest.raises(
         SparsityTargetError,
         match=r"^Stage sparsify: Expected a target of at most 0\.\d+ of `macs`, all that can go .* but got 0.99",
@@ -178,7 +182,7 @@ def test_a_target_out_of_reach_says_what_is_in_reach(copy):
         go(copy, "sparsify={method: global_magnitude, minimum: 0.5, target: {macs: 0.99}}")
 
 
-@pytest.mark.parametrize("method", ["both", "snip"])
+@pytest.mark.parametrize("method", ["both", pytest.param("snip", marks=pytest.mark.slow)])
 def test_a_part_without_channels_that_may_go(copy, method):
     with pytest.raises(UnknownNameError, match="^Unknown component `depth`. Known are backbone"):
         go(copy, f"sparsify={{method: {method}, components: [depth], target: {{removable: 0.5}}}}")
