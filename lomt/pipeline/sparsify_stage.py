@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,21 +74,12 @@ class _Steps:
         zeros = (LearnedZeros if self.settings.method in LEARNED_METHODS else BaselineZeros)(
             self.context, self.settings, self.folder
         )
-        records = [self._given()]
-        records.append(self._step("sparsified", zeros.make))
-        records.append(self._step("removed", self._removed))
-        records.append(self._step("healed", self._healed))
+        steps = {"sparsified": zeros.make, "removed": self._removed, "healed": self._healed}
+        records = [self._given(), *(self._step(name, make) for name, make in steps.items())]
         model = self._network("healed")
         facts = self._facts(zeros.facts())
         if self.context.is_writer:
-            files = [*zeros.histories(), ("healing", self.folder.path / "healing.history.jsonl")]
-            lines = [
-                json.dumps({"phase": phase, **json.loads(line)}) + "\n"
-                for phase, path in files
-                if path.exists()
-                for line in path.read_text(encoding="utf-8").splitlines()
-            ]
-            write_text(self.folder.path / "history.jsonl", "".join(lines))
+            write_text(self.folder.path / "history.jsonl", "".join(self._history(zeros)))
             save(model, self.folder.path)
         self.folder.write_json("sparsity.json", facts)
         self.folder.write_json(
@@ -106,6 +97,13 @@ class _Steps:
         if self.context.is_writer:
             self._clear()
             zeros.clear()
+
+    def _history(self, zeros: LearnedZeros | BaselineZeros) -> Iterator[str]:
+        """Yield the epoch records of all trainings as lines, each with its phase."""
+        for phase, path in [*zeros.histories(), ("healing", self.folder.path / "healing.history.jsonl")]:
+            if path.exists():
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    yield json.dumps({"phase": phase, **json.loads(line)}) + "\n"
 
     def _step(self, name: str, make: Callable[[], MultiTaskModel]) -> dict[str, Any]:
         """Make and judge a network, unless that is done."""
