@@ -69,8 +69,8 @@ def test_training_ends_at_the_target(make_model, make_loader, tasks, thresholds,
     assert ("thresholds" in records[0]["sparsity"]) == thresholds
 
 
-@pytest.mark.parametrize("killed_at", [2, 5, 10])
-@pytest.mark.parametrize(("thresholds", "lasso"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("killed_at", [2, 8])
+@pytest.mark.parametrize(("thresholds", "lasso"), [(True, False), (True, True)])
 def test_resumed_equals_uninterrupted(tmp_path, make_model, make_loader, tasks, killed_at, thresholds, lasso):
     def trainer(model, folder, progress=None):
         return Trainer(
