@@ -14,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 from lomt.errors import SparsityTargetError
 from lomt.sparsity.coupled_groups import CoupledGroups
 from lomt.sparsity.coupled_lasso import CoupledGroupLasso, group_levels, rates_of
-from lomt.sparsity.group_lasso import GroupLasso
 from lomt.sparsity.group_mask import GroupMask
 from lomt.sparsity.measures import Measure, removable_share
 from lomt.sparsity.proximal_penalty import unwrapped
@@ -92,14 +91,14 @@ class SparsityController:
     weights, lambda is zero, and groups at zero stay there, gradients and moments included, while all others heal.
 
     Args:
-        groups: What goes together.
+        groups: What goes together; with groups of single layers the share that is reached is that of zero groups.
         target: Requested share, 0 up to but not 1.
         start: Optimizer step of the first control.
         end: That of the last.
         every: Steps from one control to the next; a fiftieth of the ramp if None.
         measure: What the target is a share of; removable channels if None.
         thresholds: Thresholds on the same groups.
-        lasso: A group lasso over the same network.
+        lasso: A group lasso over the same groups.
 
     Raises:
         ValueError: If the steps are not in order, or there is nothing to control.
@@ -119,7 +118,7 @@ class SparsityController:
         every: int | None = None,
         measure: Measure | None = None,
         thresholds: GroupThresholds | None = None,
-        lasso: CoupledGroupLasso | GroupLasso | None = None,
+        lasso: CoupledGroupLasso | None = None,
     ) -> None:
         if thresholds is None and lasso is None:
             raise ValueError("Expected `thresholds` or `lasso` to be given, but got neither.")
@@ -292,7 +291,7 @@ class SparsityController:
     def _staying(self, scores: Tensor) -> Int[Tensor, " staying"]:
         """Return the best group of every set; not of a branch, where the group lasso may end whole branches."""
         best = self.groups.best_of_each_set(scores)
-        if isinstance(self.lasso, CoupledGroupLasso) and self.lasso.branch_weight:
+        if self.lasso is not None and self.lasso.branch_weight:
             best = best[torch.tensor([not own.is_branch_end for own in self.groups.sets])]
         return best
 
@@ -345,8 +344,7 @@ class SparsityController:
 
     def _restrict(self, order: Tensor, killable: int) -> None:
         """Let the group lasso shrink what is to go until the end, and zero what is to go until the next control."""
-        if not isinstance(self.lasso, CoupledGroupLasso):
-            return
+        assert self.lasso is not None
         next_step = min(self._step + self.every, self.end)
         due = self._count_for(self._goal(next_step), order, killable)
         doomed = self._count_for(self.target, order, killable)
