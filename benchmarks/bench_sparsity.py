@@ -2,7 +2,7 @@
 
 Run:      python benchmarks/bench_sparsity.py --weights FILE --output benchmarks/results/sparsity.json
 Expected: thresholds, group lasso and both, each with their controller, add at most 5 % to a training step; exit
-          status 1 if one adds more. At 70 % zero channels coupled groups can all be removed, single layers' hardly.
+          status 1 if one adds more. At 70 % zero channels coupled groups can all be removed, single layers' in part.
 
 The network is that of recipes/nyuv2_lite0_lomt.yaml: tf_efficientnet_lite0 at stride 8 with four decoders; random
 images. FILE holds the backbone's ImageNet weights; without it all weights are random, and the shares are those of
