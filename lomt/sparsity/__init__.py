@@ -3,7 +3,7 @@
 from lomt.sparsity.controller import ControlPoint, SparsityController, cubic_ramp
 from lomt.sparsity.coupled_groups import CoupledGroups, GroupSet, coupled_groups
 from lomt.sparsity.coupled_lasso import CoupledGroupLasso
-from lomt.sparsity.group_lasso import METRICS, GroupLasso, Metric
+from lomt.sparsity.group_lasso import GroupLasso
 from lomt.sparsity.measures import Measure, macs_share, parameters_share, removable_share
 from lomt.sparsity.nested_group_lasso import NestedGroupLasso, nested_soft_threshold
 from lomt.sparsity.prox import adam_group_soft_threshold, group_soft_threshold, group_weight
