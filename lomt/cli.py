@@ -19,7 +19,7 @@ from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "prune", "export", "quantize", "bench")
+STAGES = ("train", "locate", "rewire", "sparsify", "prune", "export", "quantize", "bench")
 GRANULARITIES = ("block", "conv", "all")
 _DIFFERS, _ERROR, _INTERRUPTED = 1, 2, 130
 
@@ -103,7 +103,8 @@ def run_stages(
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
     verbose: VerboseOption = 0,
 ) -> None:
-    """Run all stages, or those from --from until --until: train, locate, rewire, prune, export, quantize, bench."""
+    """Run all stages, or those from --from until --until: train, locate, rewire, sparsify, prune,
+    export, quantize, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)
@@ -112,7 +113,7 @@ def run_stages(
     _run(recipe, overrides, out, first, last, verbose)
 
 
-def _add_stage(stage: str, summary: str) -> Callable[..., None]:
+def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
     def verb(
         recipe: RecipeArgument,
         overrides: SetOption = None,
@@ -123,7 +124,7 @@ def _add_stage(stage: str, summary: str) -> Callable[..., None]:
         if stage == "locate" and _is_first_process():
             typer.echo((directory / "locate" / "report.txt").read_text(encoding="utf-8"))
 
-    return app.command(stage, help=summary, epilog=f"Example: lomt {stage} rooms_demo")(verb)
+    return app.command(stage, help=summary, epilog=f"Example: lomt {stage} {example}")(verb)
 
 
 _add_stage("train", "Train the dense multitask model.")
@@ -164,6 +165,11 @@ def _run_stage(
 
 app.command("quantize", epilog=QUANTIZE_EXAMPLE)(quantize_verb(_run_stage))
 app.command("bench", epilog=BENCH_EXAMPLE)(bench_verb(_run_stage))
+_add_stage(
+    "sparsify",
+    "Make the rewired model sparse to a target, remove what that leaves needless, and heal it.",
+    example="rooms_sparsify",
+)
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")

@@ -9,6 +9,8 @@ __all__ = [
     "ExportMismatchError",
     "LomtError",
     "RecipeError",
+    "ScoreError",
+    "SparsityTargetError",
     "TrainingError",
     "UnknownNameError",
     "UnsupportedLayerError",
@@ -53,6 +55,14 @@ class DataError(LomtError, ValueError):
 
 class ArtifactError(LomtError, RuntimeError):
     """A run directory or saved model that is missing, damaged or belongs to something else."""
+
+
+class ScoreError(LomtError, ValueError):
+    """Weights, losses or gradients from which nothing can be scored."""
+
+
+class SparsityTargetError(LomtError, ValueError):
+    """A sparsity that is none, that cannot be reached, or a model in which nothing can be sparse."""
 
 
 class TrainingError(LomtError, RuntimeError):

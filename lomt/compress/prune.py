@@ -19,8 +19,8 @@ from lomt.pruning.origin import origin_of, set_origin
 from lomt.pruning.prune import PruneError, PruneResult, analyse, cut
 from lomt.pruning.prune import prune as prune_to_fraction
 from lomt.pruning.ranking import RANKINGS, Divisor, divisor_left
-from lomt.pruning.saliency import Losses
 from lomt.structure import Inputs, Structure, copy_model
+from lomt.tasks.loss_gradients import Losses
 
 __all__ = ["prune"]
 

@@ -6,7 +6,7 @@ from typing import Any
 from lomt.deploy import count_cost, measure_latency
 from lomt.deploy.latency_schema import LatencyFile
 from lomt.pipeline.context import Context
-from lomt.pipeline.export_stage import onnx_files
+from lomt.pipeline.export_stage import onnx_files, task_files
 from lomt.pipeline.quantize_stage import INT8_FILE
 from lomt.recipe import Recipe
 
@@ -47,7 +47,7 @@ def run_bench(context: Context) -> None:
         LatencyFile.model_validate(reports[str(threads)])
         context.progress.advance()
     context.progress.finish()
-    costs = {name: count_cost(path).to_dict() for name, path in arms.items()}
+    costs = {name: count_cost(path, size=context.recipe.data.size).to_dict() for name, path in arms.items()}
     folder.write_json("latency.json", {"threads": reports, "cost": costs})
     folder.finish()
 
@@ -60,14 +60,8 @@ def bench_arms(recipe: Recipe, directory: Path) -> dict[str, Path]:
         directory: The run's.
     """
     deploy = directory / "deploy"
-    networks = onnx_files(recipe)
-    arms = {stage: deploy / name for stage, name in networks.items()}
-    for task in recipe.tasks:
-        # A task that bears the name of another file has one with a longer name.
-        for name in (f"task_{task}.onnx", f"{task}.onnx"):
-            if (deploy / name).is_file() and name not in networks.values():
-                arms[f"task {task}"] = deploy / name
-                break
+    arms = {stage: deploy / name for stage, name in onnx_files(recipe).items()}
+    arms |= {f"task {task}": deploy / name for task, name in task_files(recipe).items()}
     if recipe.quantize is not None:
         arms["int8"] = directory / "quantized" / INT8_FILE
     return arms
@@ -75,5 +69,5 @@ def bench_arms(recipe: Recipe, directory: Path) -> dict[str, Path]:
 
 def arm_titles(recipe: Recipe) -> dict[str, str]:
     """Return what a table calls the arms that are named after stages."""
-    pruned = "pruned LOMT" if recipe.prune is None or recipe.prune.target == "rewired" else "pruned only"
-    return {"dense": "dense", "rewired": "truncated only", "pruned": pruned}
+    pruned = "pruned only" if recipe.prune is not None and recipe.prune.target == "dense" else "pruned LOMT"
+    return {"dense": "dense", "rewired": "truncated only", "sparse": "sparse LOMT", "pruned": pruned}

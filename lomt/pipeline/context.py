@@ -29,7 +29,7 @@ from lomt.training import (
     make_accelerator,
 )
 
-__all__ = ["Context", "provenance"]
+__all__ = ["Context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
 
@@ -152,6 +152,11 @@ class Context:
         backbone = model.backbone.state_dict()
         model.backbone.load_state_dict({name: own.get(name, value) for name, value in backbone.items()})
         return model
+
+
+def wait_for_all() -> None:
+    """Go on when all processes have come here."""
+    PartialState().wait_for_everyone()
 
 
 def provenance(parts: Parts, recipe: Recipe) -> str:

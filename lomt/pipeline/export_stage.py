@@ -15,14 +15,14 @@ from lomt.recipe import Recipe
 
 __all__ = ["onnx_files", "run_export", "task_files"]
 
-_RESERVED = ("dense", "int8", "model", "pruned", "rewired")
+_RESERVED = ("dense", "int8", "model", "pruned", "rewired", "sparse")
 
 
 def onnx_files(recipe: Recipe) -> dict[str, str]:
     """Return the files in ``deploy/`` by the stage folder each is made from; ``model.onnx``, the last, is to deploy."""
-    if recipe.prune is None:
-        return {"dense": "dense.onnx", "rewired": "model.onnx"}
-    return {"dense": "dense.onnx", "rewired": "rewired.onnx", "pruned": "model.onnx"}
+    optional = {"sparse": recipe.sparsify, "pruned": recipe.prune}
+    stages = ["dense", "rewired", *(stage for stage, block in optional.items() if block is not None)]
+    return {stage: f"{stage}.onnx" for stage in stages[:-1]} | {stages[-1]: "model.onnx"}
 
 
 def task_files(recipe: Recipe) -> dict[str, str]:

@@ -4,19 +4,18 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 from lomt.compress.prune import prune
 from lomt.deploy.network_gauge import NetworkGauge
 from lomt.models.factory import factory_candidates
-from lomt.pipeline.context import Context
+from lomt.pipeline.context import Context, wait_for_all
+from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pipeline.parts import training_options
 from lomt.pipeline.run_directory import StageFolder
 from lomt.pruning.importance import make_importance
@@ -65,17 +64,20 @@ class Rounds:
         return self.context.directory.path / self.settings.target
 
     def run(self) -> tuple[nn.Module, tuple[PruningPlan, ...]]:
-        """Do the rounds that have not been done; return the last one's model and every round's plan."""
+        """Do the rounds that have not been done; return the last one's model and every round's plan.
+
+        What an earlier stage has taken out of the network is none of the rounds' plans.
+        """
         for number in range(1, self.settings.rounds + 1):
-            _wait()
+            wait_for_all()
             is_done = (self._place(number) / _MODEL).exists()
-            _wait()
+            wait_for_all()
             if not is_done:
                 self._cut_once(number)
                 self._train(number)
-        _wait()
+        wait_for_all()
         model = load(self._place(self.settings.rounds))
-        return model, origin_of(model).plans
+        return model, self._own_plans(model)
 
     def history(self) -> Iterator[dict[str, Any]]:
         """Yield the epoch records of all rounds, each with the round's number."""
@@ -96,16 +98,25 @@ class Rounds:
         if number > 1:
             return load(self._place(number - 1))
         model = load(self.target)
-        (factory,) = factory_candidates(model)
-        set_origin(model, Origin(factory))
+        if origin_of(model).factory is None:
+            (factory,) = factory_candidates(model)
+            set_origin(model, Origin(factory))
         return model
+
+    def _own_plans(self, model: nn.Module) -> tuple[PruningPlan, ...]:
+        return origin_of(model).plans[self._earlier :]
+
+    @cached_property
+    def _earlier(self) -> int:
+        """How many plans the network that is cut comes with."""
+        return len(origin_of(load(self.target)).plans)
 
     def _cut_once(self, number: int) -> None:
         """Let one process cut: all have to go on with the same model."""
         cut = self._place(number) / "cut"
         if self.context.is_writer and not (cut / _MODEL).exists():
             self._cut(number, cut)
-        _wait()
+        wait_for_all()
 
     def _cut(self, number: int, cut: Path) -> None:
         settings, context = self.settings, self.context
@@ -120,7 +131,8 @@ class Rounds:
         except BudgetError as error:
             raise BudgetError(f"Round {number} of {settings.rounds} of stage prune: {error}") from error
         if settings.recalibrate_batches:
-            recalibrate_batch_norm(result.model, self._images(settings.recalibrate_batches))
+            images = self._batches(torch.device("cpu")).images(settings.recalibrate_batches)
+            recalibrate_batch_norm(result.model, images)
         if number > 1:
             state = self._carried(number - 1, model, result.model, result.plan)
             save_checkpoint(cut / _OPTIMIZER, TrainingState(state))
@@ -136,12 +148,13 @@ class Rounds:
             wanted_ms = now_ms * min(1.0, target / now_ms) ** (1 / left) if left > 1 else target
             return name, wanted_ms, f"{wanted_ms:.3g} ms"
         wanted = target ** (number / self.settings.rounds)
-        share = min(1.0, wanted / share_kept(origin_of(model).plans, name))
+        share = min(1.0, wanted / share_kept(self._own_plans(model), name))
         return name, share, f"{wanted:.1%} of its {name}"
 
     def _example(self, model: nn.Module) -> Tensor:
         """One image where the model is."""
-        return next(self._images(1))[:1].to(next(model.parameters()).device)
+        device = next(model.parameters()).device
+        return next(self._batches(device).images(1))[:1].to(device)
 
     def _pruned(self, model: nn.Module, budget: Mapping[str, float]) -> PruneResult:
         settings = self.settings
@@ -202,26 +215,12 @@ class Rounds:
     def _importance(self, device: torch.device) -> Importance:
         # The shares of `task_weighted` know nothing of a loss's scale.
         more = {"weights": self.context.parts.weights} if self.settings.importance == "task_weighted" else {}
-        losses: Callable[[nn.Module], Iterator[dict[str, Tensor]]] = partial(self._losses, device)
+        losses: Callable[[nn.Module], Iterator[dict[str, Tensor]]]
+        losses = partial(self._batches(device).losses, self.settings.loss_batches)
         return make_importance(self.settings.importance, losses, **more)
 
-    def _losses(self, device: torch.device, model: nn.Module) -> Iterator[dict[str, Tensor]]:
-        parts = self.context.parts
-        for batch in self._batches(self.settings.loss_batches):
-            predictions = model(parts.prepared(batch["image"]).to(device))
-            losses = {}
-            for name, task in parts.tasks.items():
-                target = batch[parts.targets[name]].to(device)
-                mean = task.loss(predictions[name], target) / task.loss.count(target).clamp(min=1)
-                losses[name] = parts.weights[name] * mean
-            yield losses
-
-    def _images(self, count: int) -> Iterator[Tensor]:
-        for batch in self._batches(count):
-            yield self.context.parts.prepared(batch["image"])
-
-    def _batches(self, count: int) -> Iterator[Mapping[str, Tensor]]:
-        return islice(self.context.parts.loader("train", self.settings.train).epoch(0), count)
+    def _batches(self, device: torch.device) -> FirstBatches:
+        return FirstBatches(self.context.parts, self.settings.train, device)
 
 
 def budget_of(settings: PruneSettings) -> tuple[str, float]:
@@ -259,7 +258,3 @@ def _counted(plan: PruningPlan, budget: str) -> tuple[int, int]:
 
 def _named(model: nn.Module) -> dict[Tensor, str]:
     return {parameter: f"model.{name}" for name, parameter in model.named_parameters()}
-
-
-def _wait() -> None:
-    PartialState().wait_for_everyone()

@@ -1,15 +1,17 @@
 """Stage ``rewire``: decoders at their branch points, the backbone cut after the deepest, trained jointly."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from lomt.branching import copy_matching_weights, read_branch_points, rewire
 from lomt.errors import UnknownNameError
-from lomt.models import load_model, save_model
+from lomt.models import MultiTaskModel, load_model, save_model
 from lomt.pipeline.context import Context
 
-__all__ = ["run_rewire"]
+__all__ = ["initial_network", "run_rewire"]
 
 
 def run_rewire(context: Context, branch_points: Path | None = None) -> None:
@@ -27,10 +29,7 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
         return
     shown = ", ".join(f"{task} at {layer}" for task, layer in chosen.items())
     context.progress.message(f"rewire: {shown}")
-    torch.manual_seed(context.recipe.seed)
-    model = context.build(rewire(parts.model_spec(), chosen).build())
-    if settings.start == "dense":
-        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    model = initial_network(context, chosen, settings.start)
     trainer = context.trainer(model, parts.tasks, settings.train, folder.path)
     trainer.fit()
     result = context.evaluate(trainer, parts.tasks, settings.train, "rewired")
@@ -41,6 +40,23 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
         {"split": "test", "branch_points": chosen, "metrics": result.metrics, "losses": result.losses},
     )
     folder.finish()
+
+
+def initial_network(
+    context: Context, branch_points: Mapping[str, str], start: Literal["initial", "dense"]
+) -> MultiTaskModel:
+    """Return a network with decoders at their branch points as it is before training, the same whenever asked.
+
+    Args:
+        context: Of the run.
+        branch_points: Layer by task.
+        start: Where the backbone's weights come from: ``"initial"``, those of the recipe, or ``"dense"``.
+    """
+    torch.manual_seed(context.recipe.seed)
+    model = context.build(rewire(context.parts.model_spec(), branch_points).build())
+    if start == "dense":
+        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    return model
 
 
 def _branch_points(context: Context, file: Path | None) -> dict[str, str]:

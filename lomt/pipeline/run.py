@@ -15,6 +15,7 @@ from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.quantize_stage import run_quantize
 from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.run_directory import RunDirectory
+from lomt.pipeline.sparsify_stage import run_sparsify
 from lomt.pipeline.summary import RunSummary, summarise
 from lomt.pipeline.train_stage import run_train
 from lomt.recipe import Recipe
@@ -26,12 +27,19 @@ _STAGES: Mapping[str, Callable[[Context], None]] = {
     "train": run_train,
     "locate": run_locate,
     "rewire": run_rewire,
+    "sparsify": run_sparsify,
     "prune": run_prune,
     "export": run_export,
     "quantize": run_quantize,
     "bench": run_bench,
 }
 STAGES = tuple(_STAGES)
+_OPTIONAL = {
+    "sparsify": "Give a target, for example with --set sparsify.target.macs=0.5.",
+    "prune": "Give a budget, for example with --set prune.macs=0.5.",
+    "quantize": "Set a key of it, for example with --set quantize.share=0.99.",
+}
+"""Stages that a recipe may leave out, and what to give so that it does not."""
 
 
 def run(
@@ -59,7 +67,7 @@ def run(
     Raises:
         UnknownNameError: If there is no such stage.
         ArtifactError: If the directory belongs to another recipe, a stage before ``first`` has not run, or ``last``
-            is ``"prune"`` or ``"quantize"`` and the recipe has no such block.
+            is ``"sparsify"``, ``"prune"`` or ``"quantize"`` and the recipe has no such block.
         QuantizationError: If a task cannot keep its quality in int8.
         ValueError: If ``last`` comes before ``first``, or the device is not there.
         DataError: If the data are not as described.
@@ -71,15 +79,10 @@ def run(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(last) < STAGES.index(first):
         raise ValueError(f"Expected the last stage to be `{first}` or later, but got `{last}`.")
-    if last == "prune" and recipe.prune is None:
+    if last in _OPTIONAL and getattr(recipe, last) is None:
         raise ArtifactError(
-            f"Expected recipe `{recipe.name}` to have a block `prune`, because that stage was asked for, but it has "
-            "none. Give a budget, for example with --set prune.macs=0.5."
-        )
-    if last == "quantize" and recipe.quantize is None:
-        raise ArtifactError(
-            f"Expected recipe `{recipe.name}` to have a block `quantize`, because that stage was asked for, but it has "
-            "none. Set a key of it, for example with --set quantize.share=0.99."
+            f"Expected recipe `{recipe.name}` to have a block `{last}`, because that stage was asked for, but it has "
+            f"none. {_OPTIONAL[last]}"
         )
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)

@@ -1,8 +1,8 @@
 """Which channels go, and how they are taken out: plans, proofs, importances, budgets, and pruned models on disk."""
 
+from lomt.errors import ScoreError
 from lomt.pruning.apply import apply_plan, shrink_in_place
 from lomt.pruning.budget import choose_channels
-from lomt.pruning.channel_sums import ScoreError
 from lomt.pruning.importance import (
     IMPORTANCES,
     USES_LOSSES,
@@ -18,10 +18,10 @@ from lomt.pruning.optimizer_state import carry_optimizer
 from lomt.pruning.plan import AttributeChange, ComponentChange, PruningPlan, Replacement, Step
 from lomt.pruning.prune import PruneError, PruneResult, analyse
 from lomt.pruning.ranking import RANKINGS, BudgetError, Divisor
-from lomt.pruning.saliency import Losses
 from lomt.pruning.source import open_model
 from lomt.pruning.storage import load, save
 from lomt.pruning.task_importance import SquaredOutputs, SupervisedLosses, TaskTaylor
+from lomt.tasks.loss_gradients import Losses
 
 __all__ = [
     "IMPORTANCES",

@@ -7,14 +7,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from lomt.errors import LomtError
+from lomt.errors import ScoreError
 from lomt.pruning.interfaces import Prunable
 from lomt.structure.coupled_channels import CoupledChannels
 from lomt.structure.trace import named_tensors
 
 __all__ = [
     "Place",
-    "ScoreError",
     "float_tensors",
     "square_sum_by_position",
     "sum_by_channel",
@@ -25,10 +24,6 @@ __all__ = [
 _AT_ONCE = 1 << 18  # numbers that stay in a processor's cache
 
 Place = tuple[str, int]  # a tensor's name and one of its dimensions
-
-
-class ScoreError(LomtError, ValueError):
-    """Weights, losses or gradients from which no channel can be scored."""
 
 
 def float_tensors(structure: Prunable, model: nn.Module) -> dict[str, Tensor]:

@@ -8,18 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lomt.errors import UnknownNameError
+from lomt.errors import ScoreError, UnknownNameError
 from lomt.pruning.channel_sums import (
-    ScoreError,
     float_tensors,
     square_sum_by_position,
     sum_by_channel,
     to_float,
 )
 from lomt.pruning.interfaces import Importance, Prunable
-from lomt.pruning.saliency import Losses, gradient_saliency, total_loss
+from lomt.pruning.saliency import gradient_saliency
 from lomt.pruning.task_importance import TaskTaylor
 from lomt.structure.coupled_channels import CoupledChannels
+from lomt.tasks.loss_gradients import Losses, total_loss
 
 __all__ = [
     "IMPORTANCES",
@@ -136,7 +136,7 @@ class Taylor:
     opposite sign do not cancel; the paper squares the sum instead.
 
     Args:
-        losses: The losses of some batches, see :class:`lomt.pruning.saliency.Losses`.
+        losses: The losses of some batches, see :data:`lomt.tasks.loss_gradients.Losses`.
 
     References:
         Molchanov et al., "Importance Estimation for Neural Network Pruning", 2019,

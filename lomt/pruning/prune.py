@@ -19,7 +19,6 @@ from lomt.pruning.origin import add_plan
 from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, StepKind
 from lomt.pruning.preconditions import PruneError, check_model
 from lomt.pruning.ranking import BudgetError, Divisor, divisor_left
-from lomt.pruning.saliency import Losses
 from lomt.pruning.zero_channels import is_all_zero, unread_channels
 from lomt.structure import (
     CoupledChannels,
@@ -30,6 +29,7 @@ from lomt.structure import (
     run_model,
     trace_structure,
 )
+from lomt.tasks.loss_gradients import Losses
 
 __all__ = ["PruneError", "PruneResult", "analyse", "prune"]
 

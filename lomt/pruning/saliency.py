@@ -1,32 +1,15 @@
 """First-order saliency: how much a loss would change without a channel, loss by loss."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from torch import Tensor, nn
 
-from lomt.pruning.channel_sums import (
-    Place,
-    ScoreError,
-    float_tensors,
-    sum_by_channel,
-    sum_by_position,
-    to_float,
-)
+from lomt.errors import ScoreError
+from lomt.pruning.channel_sums import Place, float_tensors, sum_by_channel, sum_by_position, to_float
 from lomt.pruning.interfaces import Prunable
+from lomt.tasks.loss_gradients import Losses, LossValue, loss_gradients
 
-__all__ = ["LossValue", "Losses", "gradient_saliency", "task_losses", "total_loss"]
-
-LossValue = Tensor | Mapping[str, Tensor]
-
-Losses = Callable[[nn.Module], Iterable[LossValue]] | Iterable[LossValue]
-"""The losses of some batches: for each batch a scalar, or one scalar a task.
-
-A function gets the model and is the better form: it can be asked twice. A plain iterable should compute each loss
-when asked for it, as a generator does, so that one graph at a time is in memory. A batch's losses may share a graph,
-different batches must not. The model is in evaluation mode while batches run.
-"""
+__all__ = ["gradient_saliency"]
 
 _ROLES = ("producer", "consumer", "scale")
 
@@ -63,104 +46,26 @@ def gradient_saliency(
     parameters = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, nn.Parameter)}
     places = {(part.tensor, part.dim) for coupled in structure.prunable for part in coupled.slices}
     totals: dict[str, dict[Place, Tensor]] = {}
-    batches = 0
-    with _left_as_it_was(model, parameters.values()):
-        for value in _each(losses, model):
-            batches += 1
-            named = split(value)
-            for position, (name, loss) in enumerate(named.items(), start=1):
-                gradients = _gradients(name, loss, parameters, retain_graph=position < len(named))
-                _add(totals.setdefault(name, {}), parameters, gradients, places)
-    if not batches:
-        raise ScoreError(
-            "Expected `losses` to give at least one batch, but got none. "
-            "A generator gives its batches once: a function of the model can be asked again."
-        )
+
+    def take(name: str, gradients: Mapping[str, Tensor]) -> None:
+        """Add up one loss of one batch."""
+        _add(totals.setdefault(name, {}), parameters, gradients, places)
+
+    batches = loss_gradients(model, parameters, losses, split, take)
     return {name: _by_channel(structure, sums, batches) for name, sums in totals.items()}
-
-
-def total_loss(value: LossValue) -> dict[str, Tensor]:
-    """Return one loss named ``"all"``, the sum where there is one a task."""
-    if isinstance(value, Tensor):
-        return {"all": value}
-    return {"all": torch.stack(list(value.values())).sum()}
-
-
-def task_losses(value: LossValue) -> Mapping[str, Tensor]:
-    """Return the losses by task.
-
-    Raises:
-        ScoreError: If there is but one loss without a name, or none.
-    """
-    if isinstance(value, Tensor) or not value:
-        raise ScoreError(
-            "Expected `losses` to give a dictionary of task name → loss for each batch, "
-            f"but got {'one tensor' if isinstance(value, Tensor) else 'an empty one'}."
-        )
-    return value
-
-
-def _each(losses: Losses, model: nn.Module) -> Iterator[LossValue]:
-    model.eval()
-    batches = iter(losses(model) if callable(losses) else losses)
-    while True:
-        # Some models cache tensors in evaluation mode, which would hold on to a graph that is gone.
-        model.train()
-        model.eval()
-        try:
-            value = next(batches)
-        except StopIteration:
-            return
-        yield value
-
-
-@contextmanager
-def _left_as_it_was(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        model.train()
-        for module, mode in modes:
-            module.training = mode
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-
-
-def _gradients(
-    name: str, loss: Tensor, parameters: Mapping[str, Tensor], retain_graph: bool
-) -> Sequence[Tensor | None]:
-    if loss.numel() != 1:
-        raise ScoreError(f"Expected loss `{name}` to be a scalar, but got shape {tuple(loss.shape)}.")
-    if not loss.requires_grad:
-        raise ScoreError(
-            f"Expected loss `{name}` to depend on the model's parameters, but it has no gradient. "
-            "Compute it without torch.no_grad() and without detaching the outputs."
-        )
-    if not loss.isfinite():
-        raise ScoreError(f"Expected loss `{name}` to be finite, but got {loss.item()}.")
-    return torch.autograd.grad(
-        loss.sum(), list(parameters.values()), retain_graph=retain_graph, allow_unused=True
-    )
 
 
 def _add(
     totals: dict[Place, Tensor],
     parameters: Mapping[str, Tensor],
-    gradients: Sequence[Tensor | None],
+    gradients: Mapping[str, Tensor],
     places: Iterable[Place],
 ) -> None:
     dims: dict[str, list[int]] = {}
     for name, dim in places:
         dims.setdefault(name, []).append(dim)
-    for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
-        if gradient is None:
-            continue
-        products = (to_float(parameter) * to_float(gradient)).abs()
+    for name, gradient in gradients.items():
+        products = (to_float(parameters[name]) * to_float(gradient)).abs()
         for dim in dims[name]:
             sums = sum_by_position(products, dim)
             if not sums.isfinite().all():

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lomt.errors import UnknownNameError
-from lomt.pruning.channel_sums import ScoreError
+from lomt.errors import ScoreError, UnknownNameError
 from lomt.pruning.interfaces import Prunable
-from lomt.pruning.saliency import Losses, gradient_saliency, task_losses
+from lomt.pruning.saliency import gradient_saliency
 from lomt.structure.trace import named_outputs, run_model
+from lomt.tasks.loss_gradients import Losses, task_losses
 
 __all__ = ["COMBINATIONS", "SquaredOutputs", "SupervisedLosses", "TaskTaylor", "task_saliency"]
 
@@ -104,7 +104,7 @@ class TaskTaylor:
 
     Args:
         losses: For each batch a dictionary of task name → loss: `SupervisedLosses` where there are labels,
-            `SquaredOutputs` where there are none, or one's own, see :class:`lomt.pruning.saliency.Losses`.
+            `SquaredOutputs` where there are none, or one's own, see :data:`lomt.tasks.loss_gradients.Losses`.
         combine: A key of `COMBINATIONS`; how one score is made of the tasks' own.
         weights: Of tasks, at least 0, 1 where absent; for ``"weighted"``.
 

@@ -23,6 +23,7 @@ from lomt.recipe.settings import (
     TaskSettings,
 )
 from lomt.recipe.shipped import shipped_paths, shipped_recipes
+from lomt.recipe.sparsify_settings import SparsifySettings, SparsifyTarget
 from lomt.recipe.train_settings import (
     EarlyStoppingSettings,
     OptimizerSettings,
@@ -51,6 +52,8 @@ __all__ = [
     "RoomCounts",
     "ScheduleSettings",
     "Settings",
+    "SparsifySettings",
+    "SparsifyTarget",
     "StopSettings",
     "TaskKind",
     "TaskSettings",

@@ -6,6 +6,7 @@ from lomt.recipe.base import IMAGE_KINDS
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
 from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
+from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["find_contradictions"]
@@ -26,6 +27,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         yield from _training(path, train, recipe)
     yield from _locate(recipe)
     yield from _branch_points(recipe)
+    yield from sparsify_problems(recipe)
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
 
@@ -70,6 +72,8 @@ def _trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]
     yield ("train",), recipe.train
     yield ("locate", "train"), recipe.locate.train
     yield ("rewire", "train"), recipe.rewire.train
+    if recipe.sparsify is not None:
+        yield ("sparsify", "train"), recipe.sparsify.train
     if recipe.prune is not None:
         yield ("prune", "train"), recipe.prune.train
 

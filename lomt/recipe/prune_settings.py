@@ -33,7 +33,7 @@ class DistillSettings(Settings):
 class PruneSettings(Settings):
     """Fewer channels, down to a budget, in one or more rounds of cutting and training."""
 
-    target: Literal["rewired", "dense"] = Field(
+    target: Literal["rewired", "dense", "sparse"] = Field(
         default="rewired", description="Network that is cut; its stage has to have run."
     )
     channels: Budget | None = Field(default=None, description="Largest share of prunable channels to keep.")

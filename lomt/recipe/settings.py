@@ -17,6 +17,7 @@ from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.prune_settings import PruneSettings
 from lomt.recipe.quantize_settings import QuantizeSettings
+from lomt.recipe.sparsify_settings import SparsifySettings
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = [
@@ -266,8 +267,8 @@ class BenchSettings(Settings):
 class Recipe(Settings):
     """Everything a run needs to know; blocks left out take their defaults.
 
-    `locate.train`, `rewire.train` and `prune.train` name what differs from `train`, a task's `decoder` what differs
-    from `model.decoder`; in a validated recipe all of them are complete.
+    `locate.train`, `rewire.train`, `sparsify.train` and `prune.train` name what differs from `train`, a task's
+    `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
     """
 
     version: Literal[1] = Field(default=1, description="Version of the recipe format.")
@@ -287,6 +288,9 @@ class Recipe(Settings):
     train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
     locate: LocateSettings = Field(description="Which layer each task needs.")
     rewire: RewireSettings = Field(description="The smaller model.")
+    sparsify: SparsifySettings | None = Field(
+        default=None, description="Zeros up to a target and their exact removal; null leaves the stage out."
+    )
     prune: PruneSettings | None = Field(
         default=None, description="Fewer channels, down to a budget; null leaves the stage out."
     )

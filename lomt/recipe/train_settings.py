@@ -51,9 +51,10 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Precision of the maths.")
     optimizer: OptimizerSettings = Field(description="The optimizer.")
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="The learning rate's course.")
-    weighting: Literal["fixed", "uncertainty"] = Field(
+    weighting: Literal["fixed", "uncertainty", "adaptive"] = Field(
         default="fixed",
-        description="`fixed`: the tasks' own weights. `uncertainty`: one learned scale a task.",
+        description="`fixed`: the tasks' own weights. `uncertainty`: one learned scale a task. `adaptive`: by how "
+        "much each task's loss still moves.",
     )
     gradient_clip: Positive | None = Field(
         default=None, description="Largest norm of the gradient; null leaves it alone."

@@ -15,7 +15,7 @@ from lomt.sparsity.prox import group_soft_threshold, group_weight, solve_norms
 from lomt.sparsity.rows import Rows, Scratch
 from lomt.structure import LayerGroups
 
-__all__ = ["Bunch", "Layer", "LayerStep"]
+__all__ = ["Bunch", "Layer", "LayerStep", "newton_step"]
 
 _MOST_SWEEPS = 5
 # Above this share of unsettled groups another sweep over the layers is cheaper than gathering them.
@@ -187,7 +187,7 @@ class Bunch:
         for turn in range(_MOST_SWEEPS):
             for index, step in enumerate(steps):
                 self._sweep(index, step, is_first=turn == 0)
-            moved, is_settled = _newton(self._norms, self._totals, self._slopes)
+            moved, is_settled = newton_step(self._norms, self._totals, self._slopes)
             self._norms.copy_(moved)
             unsettled = is_settled.numel() - int(is_settled.sum())
             if unsettled <= _FEW * is_settled.numel():
@@ -238,7 +238,7 @@ class Bunch:
         return per_layer.repeat_interleave(self._counts, output_size=len(self._norms))
 
 
-def _newton(norms: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+def newton_step(norms: Tensor, total: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     r"""Take one Newton step for all groups and tell for which ones it was the last.
 
     The step is that of `solve_norms`. With the mean :math:`m` of :math:`\tau / (d_i\theta + \tau)`, weighted by

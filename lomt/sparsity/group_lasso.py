@@ -1,32 +1,27 @@
 """Group lasso: penalty and proximal step for the channel groups of a network, attached to its optimizer."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
-from lomt.errors import UnknownNameError
 from lomt.sparsity.bunch import Bunch, Layer, LayerStep
 from lomt.sparsity.prox import group_weight
+from lomt.sparsity.proximal_penalty import Metric, ProximalPenalty, second_moment
 from lomt.sparsity.rows import Scratch
 from lomt.sparsity.threads import ThreadChoice
 from lomt.structure import LayerGroups, squared_norms
 
-__all__ = ["METRICS", "GroupLasso", "Metric"]
-
-Metric = Literal["euclidean", "adam"]
-METRICS = ("euclidean", "adam")
+__all__ = ["GroupLasso"]
 
 # A bunch of small layers shares the cost of short operations.
 _MOST_WEIGHTS = 2**20
 
 
-class GroupLasso:
+class GroupLasso(ProximalPenalty):
     r"""Drive whole channel groups to exactly zero with a proximal step after every optimizer step.
 
     Minimises :math:`L + \lambda \sum_g \sqrt{n_g} \lVert w_g \rVert_2` for the training loss :math:`L`, where
@@ -86,28 +81,13 @@ class GroupLasso:
                     f"Expected `{name}` to be a parameter, but got a computed tensor. "
                     "Remove the layer's parametrization first, or leave the layer out."
                 )
-        if metric not in METRICS:
-            raise UnknownNameError("metric", metric, METRICS)
-        self.metric = metric
+        super().__init__(lambda_, metric)
         self.bias_correction = bias_correction
-        self.lambda_ = lambda_
         self._groups = tuple(groups)
         self._norms: dict[str, Tensor] = {}
         self._scratch = Scratch()
         self._threads = ThreadChoice()
         self._bunches: list[Bunch] = []
-        self._handle: RemovableHandle | None = None
-
-    @property
-    def lambda_(self) -> float:
-        """Strength of the penalty."""
-        return self._lambda
-
-    @lambda_.setter
-    def lambda_(self, value: float) -> None:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"Expected `lambda_` to be finite and at least 0, but got {value}.")
-        self._lambda = float(value)
 
     @torch.no_grad()
     def penalty(self) -> Float[Tensor, ""]:
@@ -118,45 +98,6 @@ class GroupLasso:
             for _, parameter, groups in self._groups
         ]
         return self.lambda_ * torch.stack(terms).sum()
-
-    def attach(self, optimizer: Any) -> None:
-        """Take a proximal step after each of the optimizer's steps from now on.
-
-        Args:
-            optimizer: A torch optimizer, or a wrapper such as accelerate's with the real one in `.optimizer`.
-
-        Raises:
-            ValueError: If this is attached already, or a parameter is not among the optimizer's.
-            TypeError: If `optimizer` is not an optimizer, or not Adam where its metric is asked for.
-        """
-        if self._handle is not None:
-            raise ValueError(
-                "Expected the group lasso to be attached to no optimizer, but got a second one. "
-                "Call detach() first."
-            )
-        inner = _unwrap(optimizer)
-        self._check(inner)
-        self._handle = inner.register_step_post_hook(self._after_step)
-
-    def detach(self) -> None:
-        """Take no further proximal steps; does nothing when not attached."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-
-    def step(self, optimizer: Any) -> None:
-        """Take one proximal step now, with the learning rates and the state that the optimizer has.
-
-        Args:
-            optimizer: As for `attach`, which makes calling this needless.
-
-        Raises:
-            ValueError: If a parameter is not among the optimizer's, or Adam has not taken a step yet.
-            TypeError: If `optimizer` is not an optimizer, or not Adam where its metric is asked for.
-        """
-        inner = _unwrap(optimizer)
-        self._check(inner)
-        self._shrink(inner)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs to go on to the last bit: lambda and where Newton starts."""
@@ -187,11 +128,8 @@ class GroupLasso:
         self._bunches = []
         self._norms = {name: norms.clone() for name, norms in state["norms"].items()}
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # A gradient scaler does not call most optimizers in steps to skip; fused ones it tells so here.
-        found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):
-            self._shrink(optimizer)
+    def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return ((name, cast(nn.Parameter, parameter)) for name, parameter, _ in self._groups)
 
     @torch.no_grad()
     def _shrink(self, optimizer: Optimizer) -> None:
@@ -220,7 +158,7 @@ class GroupLasso:
                 continue
             if self.metric == "adam":
                 state = optimizer.state[parameter]
-                layers.append(Layer(name, parameter, groups, _second_moment(name, state, options)))
+                layers.append(Layer(name, parameter, groups, second_moment(name, state, options)))
                 steps.append(self._step_in_adam(strength, state, options))
             else:
                 layers.append(Layer(name, parameter, groups))
@@ -251,32 +189,6 @@ class GroupLasso:
         latest = {name: norms for bunch in self._bunches for name, norms in bunch.norms().items()}
         return {name: norms.clone() for name, norms in {**self._norms, **latest}.items()}
 
-    def _check(self, optimizer: Optimizer) -> None:
-        if self.metric == "adam" and not isinstance(optimizer, (Adam, AdamW)):
-            raise TypeError(
-                f"Expected `optimizer` to be Adam or AdamW for metric `adam`, but got "
-                f"{type(optimizer).__name__}, which keeps no second moments. Use metric `euclidean`."
-            )
-        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        missing = [name for name, parameter, _ in self._groups if id(parameter) not in known]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ValueError(
-                f"Expected `optimizer` to hold every parameter of the groups, but got one without "
-                f"`{missing[0]}`{more}. Give it these parameters, or leave them out of the groups."
-            )
-
-
-def _second_moment(name: str, state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor:
-    key = "max_exp_avg_sq" if options["amsgrad"] else "exp_avg_sq"
-    if key not in state:
-        raise ValueError(
-            f"Expected `optimizer` to have second moments of `{name}`, but got none. "
-            "Take an optimizer step before the first proximal one."
-        )
-    moment: Tensor = state[key]
-    return moment
-
 
 def _cut(layers: Sequence[Layer]) -> list[list[Layer]]:
     """Put neighbouring layers of one dtype and device together, up to a size."""
@@ -294,12 +206,3 @@ def _cut(layers: Sequence[Layer]) -> list[list[Layer]]:
 
 def _size(layers: Sequence[Layer]) -> int:
     return sum(layer.weight.numel() for layer in layers)
-
-
-def _unwrap(optimizer: Any) -> Optimizer:
-    """Return the optimizer whose step really runs; accelerate's wrapper is an Optimizer itself."""
-    while isinstance(getattr(optimizer, "optimizer", None), Optimizer):
-        optimizer = optimizer.optimizer
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"Expected `optimizer` to be a torch optimizer, but got {type(optimizer).__name__}.")
-    return optimizer

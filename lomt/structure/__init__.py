@@ -24,6 +24,7 @@ from lomt.structure.coupled_channels import (
 from lomt.structure.free_sizes import FreeSize, free_sizes, source_checksum
 from lomt.structure.model_copy import copy_model
 from lomt.structure.trace import Inputs, TraceError, named_outputs, named_tensors, run_model
+from lomt.structure.unread import unread
 
 __all__ = [
     "AXES",
@@ -52,5 +53,6 @@ __all__ = [
     "source_checksum",
     "squared_norms",
     "trace_structure",
+    "unread",
     "zero_groups",
 ]

@@ -4,17 +4,21 @@ from lomt.training.distillation import Distillation
 from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.feature_selection_path import FeatureSelectionPath
+from lomt.training.fixed_zeros import FixedZeros
 from lomt.training.group_lasso_path import GroupLassoPath
 from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
 from lomt.training.recalibrate import recalibrate_batch_norm
+from lomt.training.sparse_to_target import FreeRunningThresholds, SparseToTarget
 from lomt.training.trainer import Trainer
 
 __all__ = [
     "Distillation",
     "Evaluation",
     "FeatureSelectionPath",
+    "FixedZeros",
+    "FreeRunningThresholds",
     "GroupLassoPath",
     "Loader",
     "OptimizerOptions",
@@ -22,6 +26,7 @@ __all__ = [
     "Regularizer",
     "ScheduleOptions",
     "SilentProgress",
+    "SparseToTarget",
     "Trainer",
     "TrainingOptions",
     "evaluate",

@@ -104,6 +104,7 @@ class Trainer:
         self._weighting = make_weighting(
             options.weighting, {name: (weights or {}).get(name, 1.0) for name in tasks}
         ).to(self._engine.device)
+        self._weighting.begin(options.epochs * self._steps_per_epoch)
         self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
         self._names: dict[Tensor, str] = {p: f"model.{n}" for n, p in self._model.named_parameters()}
         self._names |= {p: f"weighting.{n}" for n, p in self._weighting.named_parameters()}

@@ -10,7 +10,9 @@ PATHS = shipped_paths()
 
 
 def test_there_are_recipes():
-    assert {"rooms_demo", "rooms_prune", "nyuv2_lite0_lomt", "nyuv2_resnet50_lomt"} <= set(PATHS)
+    assert {"rooms_demo", "rooms_prune", "rooms_sparsify", "nyuv2_lite0_lomt", "nyuv2_resnet50_lomt"} <= set(
+        PATHS
+    )
 
 
 @pytest.fixture(scope="module", params=sorted(PATHS))

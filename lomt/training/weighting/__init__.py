@@ -3,13 +3,22 @@
 from collections.abc import Callable, Mapping
 
 from lomt.errors import UnknownNameError
+from lomt.training.weighting.adaptive import AdaptiveWeighting
 from lomt.training.weighting.fixed import FixedWeighting
 from lomt.training.weighting.uncertainty import UncertaintyWeighting
 from lomt.training.weighting.weighting import Weighting
 
-__all__ = ["WEIGHTINGS", "FixedWeighting", "UncertaintyWeighting", "Weighting", "make_weighting"]
+__all__ = [
+    "WEIGHTINGS",
+    "AdaptiveWeighting",
+    "FixedWeighting",
+    "UncertaintyWeighting",
+    "Weighting",
+    "make_weighting",
+]
 
 WEIGHTINGS: Mapping[str, Callable[[Mapping[str, float]], Weighting]] = {
+    "adaptive": AdaptiveWeighting,
     "fixed": FixedWeighting,
     "uncertainty": UncertaintyWeighting,
 }

@@ -16,6 +16,9 @@ class Weighting(nn.Module, ABC):
     same gradient in every process.
     """
 
+    def begin(self, steps: int) -> None:
+        """Hear, once and before a checkpoint is read, how many optimizer steps the training takes."""
+
     @abstractmethod
     def coefficients(self) -> dict[str, Tensor]:
         """Return every task's coefficient, detached from any graph."""

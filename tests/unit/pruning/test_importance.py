@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lomt.errors import UnknownNameError
-from lomt.pruning.channel_sums import ScoreError
+from lomt.errors import ScoreError, UnknownNameError
 from lomt.pruning.importance import (
     IMPORTANCES,
     USES_LOSSES,

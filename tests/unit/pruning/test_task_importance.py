@@ -3,8 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lomt.errors import UnknownNameError
-from lomt.pruning.channel_sums import ScoreError
+from lomt.errors import ScoreError, UnknownNameError
 from lomt.pruning.task_importance import (
     COMBINATIONS,
     SquaredOutputs,

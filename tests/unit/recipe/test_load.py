@@ -27,7 +27,9 @@ def test_an_unknown_name_lists_the_shipped_ones():
         load_recipe("rooms_dmo")
     message = str(caught.value)
     assert message.startswith("Unknown recipe `rooms_dmo`, did you mean `rooms_demo`?")
-    assert "Known are nyuv2_lite0_lomt, nyuv2_resnet50_lomt, rooms_demo, rooms_prune." in message
+    assert (
+        "Known are nyuv2_lite0_lomt, nyuv2_resnet50_lomt, rooms_demo, rooms_prune, rooms_sparsify." in message
+    )
 
 
 @pytest.mark.parametrize("source", ["nowhere.yaml", "no/where"])

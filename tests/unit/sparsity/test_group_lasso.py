@@ -16,6 +16,7 @@ from lomt.sparsity import (
     group_weight,
     measure_sparsity,
 )
+from lomt.sparsity.proximal_penalty import ProximalPenalty
 from lomt.structure import channel_groups
 from tests.reference import prox as reference
 
@@ -353,9 +354,9 @@ def test_lambda_must_be_finite_and_not_negative(value):
 
 def test_an_unknown_metric_is_refused():
     # Behind the shape checks, which already refuse it while tests run.
-    init = inspect.unwrap(GroupLasso.__init__)
+    init = inspect.unwrap(ProximalPenalty.__init__)
     with pytest.raises(UnknownNameError, match="Unknown metric `adma`, did you mean `adam`"):
-        init(object.__new__(GroupLasso), channel_groups(network()), 1.0, metric="adma")
+        init(object.__new__(GroupLasso), 1.0, "adma")
 
 
 def test_no_groups_are_refused():

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 JOB = Path(__file__).with_name("distributed_job.py")
+SPARSE_JOB = Path(__file__).with_name("sparse_distributed_job.py")
 ROOT = Path(__file__).parents[3]
 
 
-def run(world_size: int, out: Path) -> dict:
+def run(world_size: int, out: Path, job: Path = JOB) -> dict:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -26,7 +27,7 @@ def run(world_size: int, out: Path) -> dict:
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
         processes.append(
             subprocess.Popen(
-                [sys.executable, str(JOB), str(out)], env=environment, stderr=subprocess.PIPE, text=True
+                [sys.executable, str(job), str(out)], env=environment, stderr=subprocess.PIPE, text=True
             )
         )
     for process in processes:
@@ -45,3 +46,14 @@ def test_two_processes_train_as_one(tmp_path):
     for first, second in zip(one["losses"], two["losses"], strict=True):
         assert second == pytest.approx(first, rel=1e-5, abs=1e-5)
     assert two["metrics"]["depth"] == pytest.approx(one["metrics"]["depth"], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_reach_the_target_as_one(tmp_path):
+    one, two = (run(count, tmp_path / f"{count}.json", SPARSE_JOB) for count in (1, 2))
+
+    assert one["pattern"] == two["pattern"]
+    assert one["reached"] == pytest.approx(0.45, abs=0.01) and two["reached"] == one["reached"]
+    for name in ("losses", "thresholds"):
+        for first, second in zip(one[name], two[name], strict=True):
+            assert second == pytest.approx(first, rel=1e-3, abs=1e-5)

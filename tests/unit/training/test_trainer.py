@@ -83,7 +83,7 @@ class KilledAfter(SilentProgress):
 
 
 @pytest.mark.parametrize("killed_at", [2, 4, 7, 9])
-@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty", "adaptive"])
 def test_resumed_equals_uninterrupted(tmp_path, make_model, make_loader, tasks, killed_at, weighting):
     chosen = options(weighting=weighting, checkpoint_s=1e-9, keep="best")
 
