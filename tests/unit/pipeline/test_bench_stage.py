@@ -1,7 +1,5 @@
 from pathlib import Path
 
-import pytest
-
 from lomt.pipeline.bench_stage import arm_titles, bench_arms
 from lomt.recipe import load_recipe
 
@@ -12,31 +10,24 @@ def recipe(*overrides):
     return load_recipe(RECIPE, overrides, check_names=False)
 
 
-@pytest.fixture
-def directory(tmp_path):
-    (tmp_path / "deploy").mkdir()
-    for name in ("dense", "model"):
-        (tmp_path / "deploy" / f"{name}.onnx").write_bytes(b"")
-    return tmp_path
+def shown(arms, directory):
+    return {name: path.relative_to(directory).as_posix() for name, path in arms.items()}
 
 
-def test_the_networks_are_the_arms(directory):
-    arms = bench_arms(recipe(), directory)
-    assert {name: path.name for name, path in arms.items()} == {
-        "dense": "dense.onnx",
-        "rewired": "model.onnx",
-    }
-
-
-def test_files_of_single_tasks_and_int8_are_arms_where_they_are(directory):
-    (directory / "deploy" / "depth.onnx").write_bytes(b"")
-    (directory / "deploy" / "task_segmentation.onnx").write_bytes(b"")
-    arms = bench_arms(recipe("quantize={}"), directory)
-    assert {name: path.relative_to(directory).as_posix() for name, path in list(arms.items())[2:]} == {
-        "task segmentation": "deploy/task_segmentation.onnx",
+def test_networks_and_files_of_single_tasks_are_the_arms(tmp_path):
+    assert shown(bench_arms(recipe(), tmp_path), tmp_path) == {
+        "dense": "deploy/dense.onnx",
+        "rewired": "deploy/model.onnx",
+        "task segmentation": "deploy/segmentation.onnx",
         "task depth": "deploy/depth.onnx",
-        "int8": "quantized/int8.onnx",
     }
+
+
+def test_what_the_recipe_adds_is_an_arm(tmp_path):
+    arms = shown(bench_arms(recipe("quantize={}", "prune.macs=0.5"), tmp_path), tmp_path)
+    assert arms["int8"] == "quantized/int8.onnx"
+    assert arms["rewired"] == "deploy/rewired.onnx"
+    assert arms["pruned"] == "deploy/model.onnx"
 
 
 def test_the_pruned_arm_is_named_for_what_was_pruned():
