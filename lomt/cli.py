@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from lomt import __version__
 from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
+from lomt.cli_data import data_app
 from lomt.cli_deploy import cost, export_verb, verify
 from lomt.cli_prune import InspectGroup, inspect_model, prune_model
 from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
@@ -242,6 +243,7 @@ def inspect_backbone(
 
 inspect_app.command("model", epilog="Example: lomt inspect timm:resnet18 --input 1x3x64x64")(inspect_model)
 app.add_typer(inspect_app, name="inspect")
+app.add_typer(data_app, name="data")
 _EXAMPLE = "Example: lomt prune timm:resnet18 --input 1x3x64x64 --macs 0.5 --dry-run"
 app.command("prune", epilog=_EXAMPLE)(prune_model)
 

@@ -3,6 +3,7 @@
 Errors are ``ValueError`` with the condition alone; `FolderDataset` adds file, line and column.
 """
 
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,10 +22,25 @@ from lomt.data.columns import (
 )
 from lomt.data.sample import TargetKind, TargetSpec
 
-__all__ = ["DECODERS", "Size", "decode_image", "decode_target", "nearest", "read_array", "without_label"]
+__all__ = [
+    "DECODERS",
+    "UNREADABLE",
+    "Size",
+    "decode_image",
+    "decode_stored",
+    "decode_target",
+    "fit_image",
+    "nearest",
+    "read_array",
+    "reason",
+    "without_label",
+]
 
 Size: TypeAlias = tuple[int, int]
 """Height and width in pixels."""
+
+UNREADABLE = (ValueError, OSError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
+"""What Pillow and NumPy raise on damaged files."""
 
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ASPECT_TOLERANCE = 0.02
@@ -51,12 +67,19 @@ def read_array(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def decode_image(path: Path, size: Size) -> tuple[UInt8[np.ndarray, "height width 3"], Size]:
+def reason(error: Exception) -> str:
+    """Return what is wrong with a file, in a sentence, from one of `UNREADABLE`."""
+    if isinstance(error, FileNotFoundError):
+        return "Expected this file, but there is none."
+    return str(error) if str(error).startswith("Expected") else f"Cannot be read: {error}."
+
+
+def decode_image(path: Path, size: Size | None) -> tuple[UInt8[np.ndarray, "height width 3"], Size]:
     """Read an image and resize it, bilinearly and antialiased.
 
     Args:
         path: 8-bit image file, or NPY uint8 ``(H, W, 3)``.
-        size: Height and width wanted.
+        size: Height and width wanted; None keeps the stored ones.
 
     Returns:
         uint8 ``(height, width, 3)``, RGB, and the stored height and width.
@@ -65,16 +88,27 @@ def decode_image(path: Path, size: Size) -> tuple[UInt8[np.ndarray, "height widt
         ValueError, OSError, SyntaxError: If the file is damaged or of another kind.
     """
     if path.suffix.lower() == ".npy":
-        image = _image_of_array(read_array(path))
-    else:
-        with Image.open(path) as file:
-            if file.mode not in _EIGHT_BIT:
-                raise ValueError(f"Expected an image of 8 bits a channel, but got Pillow's mode {file.mode}.")
-            image = file.convert("RGB")
+        return fit_image(_image_of_array(read_array(path)), size)
+    with Image.open(path) as file:
+        if file.mode not in _EIGHT_BIT:
+            raise ValueError(f"Expected an image of 8 bits a channel, but got Pillow's mode {file.mode}.")
+        return fit_image(file.convert("RGB"), size)
+
+
+def fit_image(image: Image.Image, size: Size | None) -> tuple[UInt8[np.ndarray, "height width 3"], Size]:
+    """Resize an RGB image, bilinearly and antialiased.
+
+    Args:
+        image: The image; not modified.
+        size: Height and width wanted; None keeps the image's own.
+
+    Returns:
+        uint8 ``(height, width, 3)``, and the image's own height and width.
+    """
     stored = (image.height, image.width)
-    if stored != size:
+    if size is not None and stored != size:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.array(image), stored
+    return np.asarray(image), stored
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
@@ -101,7 +135,22 @@ def decode_target(path: Path, target: DenseColumn, size: Size, image_size: Size)
     Raises:
         ValueError, OSError, SyntaxError: If the file is damaged or not as described.
     """
-    planes = _planes(read_array(path), target.stored_channels)
+    return decode_stored(read_array(path), target, size, image_size)
+
+
+def decode_stored(stored: np.ndarray, target: DenseColumn, size: Size, image_size: Size) -> np.ndarray:
+    """Bring a dense target's stored values into its convention; see `decode_target`.
+
+    Args:
+        stored: The values as they stand in the file.
+        target: How they are to be understood.
+        size: Height and width wanted.
+        image_size: Height and width of the sample's stored image.
+
+    Raises:
+        ValueError: If the values are not as described.
+    """
+    planes = _planes(stored, target.stored_channels)
     height, width = planes.shape[:2]
     stretch = (height * image_size[1]) / (width * image_size[0])
     if abs(stretch - 1) > _ASPECT_TOLERANCE:

@@ -2,28 +2,23 @@
 
 import hashlib
 import logging
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lomt.data.columns import ClassificationColumn, DenseColumn, MultilabelColumn, TargetColumn
-from lomt.data.decode import Size, decode_image, decode_target, without_label
+from lomt.data.decode import UNREADABLE, Size, decode_image, decode_target, reason, without_label
 from lomt.data.description import Description, read_description
 from lomt.data.sample import IMAGE, Sample, Split, TargetSpec
-from lomt.data.splits import split_rows
+from lomt.data.splits import check_arguments, split_rows
 from lomt.data.table import Findings, Table, check_files, class_indices, label_vectors, numbers, read_table
 from lomt.errors import DataError, UnknownNameError
 
 __all__ = ["FolderDataset", "open_folder"]
 
 logger = logging.getLogger(__name__)
-
-# what Pillow and NumPy raise on damaged files
-_UNREADABLE = (ValueError, OSError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +30,7 @@ class FolderDataset:
         root: The folder.
         targets: What every sample has.
         fingerprint: Hash of the description and the table (not of the files the table names).
-        size: Height and width of all samples, in pixels.
+        size: Height and width of all samples, in pixels; None for each image's own.
         image_column: Column of the images.
         files: How to read each dense target, by name.
         labels: Values of each target that stands in the table itself, ``(rows, ...)``, by name.
@@ -46,7 +41,7 @@ class FolderDataset:
     root: Path
     targets: Mapping[str, TargetSpec]
     fingerprint: str
-    size: Size
+    size: Size | None
     image_column: str
     files: Mapping[str, DenseColumn]
     labels: Mapping[str, np.ndarray]
@@ -75,24 +70,28 @@ class FolderDataset:
         path = self.root / self._cell(self.image_column, index)
         try:
             image, stored = decode_image(path, self.size)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable(path, self.image_column, index, error) from error
         sample = {IMAGE: image}
         for name in self.targets:
             if name in self.labels:
                 sample[name] = self.labels[name][index, ...]
             else:
-                sample[name] = self._dense(name, index, stored)
+                sample[name] = self._dense(name, index, self.size or stored, stored)
         return sample
 
-    def _dense(self, name: str, index: int, image_size: Size) -> np.ndarray:
+    def place(self, index: int) -> str:
+        """Say where a sample stands: file and line of the table."""
+        return f"{self.table.path.name} line {self.table.lines[index]}"
+
+    def _dense(self, name: str, index: int, size: Size, image_size: Size) -> np.ndarray:
         target = self.files[name]
         cell = self._cell(target.column, index)
         if not cell:
-            return without_label(self.targets[name], self.size)
+            return without_label(self.targets[name], size)
         try:
-            return decode_target(self.root / cell, target, self.size, image_size)
-        except _UNREADABLE as error:
+            return decode_target(self.root / cell, target, size, image_size)
+        except UNREADABLE as error:
             raise self._unreadable(self.root / cell, target.column, index, error) from error
 
     def _cell(self, column: str, index: int) -> str:
@@ -100,16 +99,14 @@ class FolderDataset:
         return cell.decode()
 
     def _unreadable(self, path: Path, column: str, index: int, error: Exception) -> DataError:
-        place = f"{self.table.path.name} line {self.table.lines[index]}, column `{column}`"
-        reason = str(error) if str(error).startswith("Expected") else f"Cannot be read: {error}."
-        return DataError(f"{path} ({place}): {reason}")
+        return DataError(f"{path} ({self.place(index)}, column `{column}`): {reason(error)}")
 
 
 def open_folder(
     root: str | Path,
     split: Split,
     *,
-    size: Size,
+    size: Size | None,
     targets: Sequence[str] | None = None,
     validation_fraction: float = 0.0,
     seed: int = 0,
@@ -119,7 +116,8 @@ def open_folder(
     Args:
         root: Folder with a ``dataset.yaml``; `Description` tells what stands in it.
         split: Which samples.
-        size: Height and width of the decoded samples, in pixels.
+        size: Height and width of the decoded samples, in pixels; None keeps each image's own, which is of use
+            for checks but not in batches.
         targets: Names of the targets to read, in order; all by default.
         validation_fraction: Share of the train samples, from 0 to below 1, that is held out for validation
             (at least one sample where it is above 0). A dataset with a validation split of its own is not
@@ -132,7 +130,7 @@ def open_folder(
         DataError: With everything that is wrong in the description, or in the table.
     """
     root = Path(root)
-    _check_arguments(size, validation_fraction, seed)
+    check_arguments(size, validation_fraction, seed)
     description_path = root / "dataset.yaml"
     description = read_description(description_path)
     chosen = _chosen(description, targets)
@@ -148,23 +146,12 @@ def open_folder(
         root=root,
         targets={name: target.spec(name) for name, target in chosen.items()},
         fingerprint=_fingerprint(description_path, table.path),
-        size=(size[0], size[1]),
+        size=None if size is None else (size[0], size[1]),
         image_column=description.image.column,
         files=files,
         labels={name: values[rows] for name, values in labels.items()},
         table=kept,
     )
-
-
-def _check_arguments(size: Size, validation_fraction: float, seed: int) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"Expected `size` to be height and width of at least 1 pixel, but got {size}.")
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"Expected `validation_fraction` to be from 0 to below 1, but got {validation_fraction}."
-        )
-    if seed < 0:
-        raise ValueError(f"Expected `seed` to be at least 0, but got {seed}.")
 
 
 def _chosen(description: Description, names: Sequence[str] | None) -> dict[str, TargetColumn]:

@@ -3,14 +3,15 @@
 from collections.abc import Collection
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
+from lomt.data.decode import Size
 from lomt.data.description import Description
 from lomt.data.sample import Split
 from lomt.data.table import Table
 from lomt.errors import DataError
 
-__all__ = ["split_rows"]
+__all__ = ["check_arguments", "held_out", "split_rows"]
 
 
 def split_rows(
@@ -41,14 +42,26 @@ def split_rows(
             f"Expected a `{source}` split in `splits` of {description.name}, but got {_names(splits)}."
         )
     if not has_validation and source == "train":
-        held_out = _held_out(len(rows), validation_fraction, seed)
-        rows = rows[held_out if split == "validation" else ~held_out]
+        is_held = held_out(len(rows), validation_fraction, seed)
+        rows = rows[is_held if split == "validation" else ~is_held]
     if not len(rows):
         raise DataError(_empty_split(table, description, split, validation_fraction))
     return rows
 
 
-def _held_out(count: int, fraction: float, seed: int) -> np.ndarray:
+def check_arguments(size: Size | None, validation_fraction: float, seed: int) -> None:
+    """Raise a ValueError where one of the arguments that all datasets take is out of its range."""
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"Expected `size` to be height and width of at least 1 pixel, but got {size}.")
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            f"Expected `validation_fraction` to be from 0 to below 1, but got {validation_fraction}."
+        )
+    if seed < 0:
+        raise ValueError(f"Expected `seed` to be at least 0, but got {seed}.")
+
+
+def held_out(count: int, fraction: float, seed: int) -> Bool[np.ndarray, " count"]:
     """Choose a share of ``count`` rows at random; at least one, and never all, unless the share is 0."""
     chosen = np.zeros(count, bool)
     if fraction > 0 and count > 1:

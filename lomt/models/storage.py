@@ -1,6 +1,5 @@
 """Models on disk: a description that a person can read, and weights without pickle."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from lomt._version import __version__
 from lomt.atomic_file import write_atomically
+from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
 from lomt.models.backbone import mismatch
 from lomt.models.multitask import ModelSpec, MultiTaskModel
 
-__all__ = ["SCHEMA", "load_model", "save_model", "sha256_of"]
+__all__ = ["SCHEMA", "load_model", "save_model"]
 
 SCHEMA = 1
 """Version of ``structure.json``; a file with another one is refused."""
@@ -79,15 +79,6 @@ def _write_weights(entries: dict[str, torch.Tensor], path: Path) -> str:
     """Write the weights and return the file's SHA-256."""
     save_file(entries, path, metadata={"format": "pt"})
     return sha256_of(path)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal; read in parts."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_structure(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 from lomt.errors import ArtifactError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, save_model
 from lomt.models.factory import Factory, FactoryError
-from lomt.models.storage import sha256_of
+from lomt.checksum import sha256_of
 from lomt.pruning.apply import apply_plan
 from lomt.pruning.origin import Origin, add_plan, origin_of, set_origin
 from lomt.pruning.plan import AttributeChange, PruningPlan
