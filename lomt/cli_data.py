@@ -20,9 +20,7 @@ TargetOption = Annotated[
     list[str] | None,
     typer.Option("--target", metavar="NAME", help="A target to read; the main ones if none is given."),
 ]
-ThreadsOption = Annotated[
-    int, typer.Option("--threads", metavar="N", min=1, help="Samples decoded at once.")
-]
+ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Samples decoded at once.")]
 SizeOption = Annotated[str, typer.Option("--size", metavar="HxW", help="Height and width in pixels.")]
 VerboseOption = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
@@ -156,7 +154,11 @@ def _show(found: dict[str, Any]) -> None:
         sizes = ", ".join(f"{count} of {size}" for size, count in list(content["sizes"].items())[:5])
         damaged = len(content["damaged"])
         typer.echo(f"\n{split}: {content['samples']} samples, {damaged} damaged; images {sizes or 'none'}")
-        rows = [row for name, own in content["targets"].items() for row in _rows(name, found["targets"][name], own)]
+        rows = [
+            row
+            for name, own in content["targets"].items()
+            for row in _rows(name, found["targets"][name], own)
+        ]
         show_table(("target", "kind", "label", "figures", "no label"), rows)
         for name, notes in content["notes"].items():
             for note in notes:

@@ -59,13 +59,13 @@ def _tar_members(path: Path) -> Iterator[tuple[str, str | None]]:
                 yield member.name, member.linkname if member.issym() else None
 
 
-def _leaves(name: str, folder: PurePosixPath = PurePosixPath()) -> bool:
+def _leaves(name: str, folder: PurePosixPath | None = None) -> bool:
     """Return whether a path, taken from a folder of the archive, leads out of the archive's root."""
     name = name.replace("\\", "/")
     if name.startswith("/") or name[1:2] == ":":
         return True
     depth = 0
-    for part in (*folder.parts, *PurePosixPath(name).parts):
+    for part in (*(folder.parts if folder else ()), *PurePosixPath(name).parts):
         depth += -1 if part == ".." else 1
         if depth < 0:
             return True

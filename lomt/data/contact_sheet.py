@@ -78,7 +78,9 @@ def draw_target(values: np.ndarray, spec: TargetSpec) -> UInt8[np.ndarray, "heig
 
 def class_colours(count: int) -> UInt8[np.ndarray, "count 3"]:
     """Return colours far from each other: hues by the golden angle, in three shades."""
-    turns = [(i * 0.618034 % 1, (0.55, 0.95, 0.75)[i % 3], (0.95, 0.75, 0.55)[i // 3 % 3]) for i in range(count)]
+    turns = [
+        (i * 0.618034 % 1, (0.55, 0.95, 0.75)[i % 3], (0.95, 0.75, 0.55)[i // 3 % 3]) for i in range(count)
+    ]
     return np.array([[round(255 * part) for part in colorsys.hsv_to_rgb(*turn)] for turn in turns], np.uint8)
 
 
@@ -108,11 +110,13 @@ def _ramp(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 def _normals(values: np.ndarray, spec: TargetSpec) -> np.ndarray:
     drawn = np.rint((values.astype(np.float32).transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
     drawn[~values.any(axis=0)] = _NO_LABEL
-    return drawn
+    return np.asarray(drawn)
 
 
 def _edges(values: np.ndarray, spec: TargetSpec) -> np.ndarray:
-    return np.asarray(np.array([_NO_LABEL, (0, 0, 0), (255, 255, 255)], np.uint8)[values[0].astype(np.intp) + 1])
+    return np.asarray(
+        np.array([_NO_LABEL, (0, 0, 0), (255, 255, 255)], np.uint8)[values[0].astype(np.intp) + 1]
+    )
 
 
 DRAWINGS: Mapping[TargetKind, Callable[[np.ndarray, TargetSpec], np.ndarray]] = {

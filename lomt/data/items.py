@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from lomt.errors import DataError, UnknownNameError
 __all__ = ["Answer", "Items", "ItemsDataset", "adapt"]
 
 
+@runtime_checkable
 class Items(Protocol):
     """What torchvision and Hugging Face have in common."""
 

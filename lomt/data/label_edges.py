@@ -24,7 +24,10 @@ def label_edges(
     """
     known = np.ones(labels.shape, bool) if unlabelled is None else labels != unlabelled
     edges = np.zeros(labels.shape, np.int8)
-    for one, other in (((slice(1, None),), (slice(None, -1),)), ((..., slice(1, None)), (..., slice(None, -1)))):
+    for one, other in (
+        ((slice(1, None),), (slice(None, -1),)),
+        ((..., slice(1, None)), (..., slice(None, -1))),
+    ):
         differs = (labels[one] != labels[other]) & known[one] & known[other]
         edges[one][differs] = 1
         edges[other][differs] = 1

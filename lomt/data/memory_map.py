@@ -145,7 +145,9 @@ def open_map(folder: Path, dataset: Dataset | None = None, *, check: bool = True
         if not path.is_file():
             raise DataError(f"Expected {path} to be there, because {INDEX} lists it. {_REMEDY}")
         if check and sha256_of(path) != checksum:
-            raise DataError(f"Expected {path} to have the checksum that {INDEX} gives, but it differs. {_REMEDY}")
+            raise DataError(
+                f"Expected {path} to have the checksum that {INDEX} gives, but it differs. {_REMEDY}"
+            )
     try:
         mapped = MappedDataset(folder, index)
     except (ValueError, OSError, TypeError, KeyError) as error:
@@ -178,7 +180,9 @@ def _check_same(mapped: MappedDataset, dataset: Dataset) -> None:
     """Compare with the dataset: one decoded sample tells size and targets."""
     place = f"the cache in {mapped.folder}"
     if mapped.fingerprint != dataset.fingerprint or len(mapped) != len(dataset):
-        raise DataError(f"Expected {place} to be of {dataset.name} as it is now, but it is of other data. {_REMEDY}")
+        raise DataError(
+            f"Expected {place} to be of {dataset.name} as it is now, but it is of other data. {_REMEDY}"
+        )
     for name, spec in dataset.targets.items():
         if mapped.targets.get(name) != spec:
             raise DataError(f"Expected target `{name}` in {place} as in {dataset.name}. {_REMEDY}")

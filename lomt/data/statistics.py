@@ -56,9 +56,7 @@ class ClassShares(TargetStatistics):
         labelled = max(int(self.counts[1:].sum()), 1)
         shares = {
             name: {"share": int(count) / labelled, "samples": int(present)}
-            for name, count, present in zip(
-                self.spec.classes, self.counts[1:], self.present[1:], strict=True
-            )
+            for name, count, present in zip(self.spec.classes, self.counts[1:], self.present[1:], strict=True)
         }
         return {"unlabelled": float(self.counts[0] / max(self.counts.sum(), 1)), "classes": shares}
 
@@ -92,7 +90,9 @@ class LabelShares(TargetStatistics):
         shares = self.positive / np.maximum(self.labelled, 1)
         return {
             "unlabelled": float(1 - self.labelled.sum() / max(self.entries, 1)),
-            "classes": {name: {"share": float(share)} for name, share in zip(self.labels, shares, strict=True)},
+            "classes": {
+                name: {"share": float(share)} for name, share in zip(self.labels, shares, strict=True)
+            },
         }
 
     @property
@@ -132,7 +132,8 @@ class Range(TargetStatistics):
         means = self.total / np.maximum(self.count, 1)
         rows = zip(self.least, means, self.most, self.count, strict=True)
         ranges = [
-            {"least": float(a), "mean": float(b), "most": float(c)} if count else None for a, b, c, count in rows
+            {"least": float(a), "mean": float(b), "most": float(c)} if count else None
+            for a, b, c, count in rows
         ]
         return {"unlabelled": float(1 - self.count.sum() / max(self.entries, 1)), "channels": ranges}
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int8, Int32
 
+from lomt.data.inside import within
+from lomt.data.plain_csv import plain_columns
 from lomt.errors import DataError, UnknownNameError
 
 __all__ = ["Findings", "Table", "check_files", "class_indices", "label_vectors", "numbers", "read_table"]
@@ -97,6 +99,10 @@ def read_table(path: Path, wanted: Mapping[str, str]) -> Table:
         try:
             header = next(reader, [])
             position = _positions(header, wanted, findings)
+            plain = plain_columns(path, len(header), list(position.values())) if reader.line_num == 1 else None
+            if plain is not None and '"' not in "".join(header):
+                count = len(plain[0]) if plain else 0
+                return Table(path, dict(zip(position, plain, strict=True)), np.arange(2, count + 2))
             for rows in _chunks(reader, len(header), lines, findings):
                 cells = list(zip(*rows, strict=True))
                 for column, at in position.items():
@@ -155,7 +161,7 @@ def check_files(table: Table, column: str, root: Path, findings: Findings, *, is
     """Note the paths of a column that leave the root or do not exist.
 
     Every folder is listed once, instead of asking for every file: a million files take seconds on a network
-    disk, too. Only the paths' text must stay inside the root; a symbolic link below it may lead anywhere.
+    disk, too. Neither the paths' text nor a symbolic link may lead out of the root.
 
     Args:
         table: The table.
@@ -164,29 +170,43 @@ def check_files(table: Table, column: str, root: Path, findings: Findings, *, is
         findings: Where mistakes are noted.
         is_required: Whether an empty cell is a mistake.
     """
-    cells = table.columns[column].tolist()
+    listed: set[bytes] = set()
     known: set[bytes] = set()
-    for folder in {cell[: cell.rfind(b"/") + 1] for cell in cells}:
-        known.update([folder + name for name in _listing(root, folder)])
-    for row in [row for row, cell in enumerate(cells) if cell not in known]:
-        cell, line = cells[row], int(table.lines[row])
+    leaving: set[bytes] = set()
+    for row, cell in enumerate(table.columns[column].tolist()):
+        if cell in known:
+            continue
+        folder = cell[: cell.rfind(b"/") + 1]
+        if folder not in listed:
+            listed.add(folder)
+            _list(root, folder, known, leaving)
+            if cell in known:
+                continue
+        line = int(table.lines[row])
         if not cell:
             if is_required:
                 findings.add(line, column, "Expected the path of a file, but the cell is empty.")
-        elif _OUTSIDE.search(cell):
+        elif _OUTSIDE.search(cell) or cell in leaving or folder in leaving:
             findings.add(line, column, f"Expected a path inside {root}, but got `{cell.decode()}`.")
         else:
             findings.add(line, column, f"Expected a file `{cell.decode()}` in {root}, but there is none.")
 
 
-def _listing(root: Path, folder: bytes) -> list[bytes]:
-    """Return the names in a folder below the root; none if it is elsewhere or does not exist."""
+def _list(root: Path, folder: bytes, known: set[bytes], leaving: set[bytes]) -> None:
+    """Add what is in a folder to ``known``, or to ``leaving`` where a link leads out of the root."""
     if _OUTSIDE.search(folder):
-        return []
+        return
+    place = os.path.join(os.fsencode(root), folder)  # noqa: PTH118  # bytes, not Path
+    if not within(root, Path(os.fsdecode(place))):
+        leaving.add(folder)
+        return
     try:
-        return os.listdir(os.path.join(os.fsencode(root), folder))  # noqa: PTH118, PTH208  # bytes, not Path
+        with os.scandir(place) as entries:
+            for entry in entries:
+                is_inside = not entry.is_symlink() or within(root, Path(os.fsdecode(entry.path)))
+                (known if is_inside else leaving).add(folder + entry.name)
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        pass
 
 
 def class_indices(
@@ -266,7 +286,12 @@ def numbers(table: Table, columns: Sequence[str], findings: Findings) -> Float32
 
 
 def _column_numbers(table: Table, column: str, findings: Findings) -> np.ndarray:
-    values = np.array([_number(cell) for cell in table.columns[column].tolist()], np.float64)
+    cells = table.columns[column]
+    values = np.full(len(cells), np.nan)
+    try:
+        values[cells != b""] = cells[cells != b""].astype(np.float64)
+    except ValueError:  # which cell it is, takes longer to say
+        values = np.array([_number(cell) for cell in cells.tolist()], np.float64)
     for row in np.flatnonzero(np.isinf(values)).tolist():
         cell = table.columns[column][row].decode()
         findings.add(

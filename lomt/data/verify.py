@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +17,7 @@ _AHEAD = 64
 _MOST_SHOWN = 10
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Someone to tell how far work has come."""
 
@@ -94,7 +95,9 @@ def require_whole(dataset: Dataset, damages: Sequence[Damage]) -> None:
         return
     more = f"; the first {_MOST_SHOWN} are" if len(damages) > _MOST_SHOWN else ""
     lines = [f"  {damage.message}" for damage in damages[:_MOST_SHOWN]]
-    head = f"Expected whole samples in {dataset.name}, but {len(damages)} of {len(dataset)} are damaged{more}:"
+    head = (
+        f"Expected whole samples in {dataset.name}, but {len(damages)} of {len(dataset)} are damaged{more}:"
+    )
     way_out = "Mend them, or leave them out with `data.damaged: skip`."
     raise DataError("\n".join([head, *lines, way_out]))
 

@@ -79,8 +79,11 @@ class Context:
         content = self.recipe.model_dump(mode="json")
         names = ("data", "tasks", "model", "seed", *blocks)
         kept = {name: content[name] for name in names}
-        for name in ("cache", "workers"):
+        for name in ("cache", "cache_dir", "workers"):
             kept["data"].pop(name, None)
+        for name, default in {"damaged": "refuse", "factory": None, "factory_options": {}}.items():
+            if kept["data"][name] == default:
+                del kept["data"][name]
         return {"settings": kept, "data": self.parts.fingerprint}
 
     def accelerator(self, settings: TrainSettings) -> Accelerator:

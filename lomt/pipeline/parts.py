@@ -1,16 +1,15 @@
 """From a recipe's blocks to the components that do the work."""
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lomt.data import Augmentation, BatchLoader, CachedDataset, Dataset, RoomsDataset, open_folder
-from lomt.data.description import read_description
+from lomt.data import Augmentation, BatchLoader, Damage, Dataset, find_damage, require_whole, without_damage
 from lomt.errors import DataError, UnknownNameError
 from lomt.models import (
     BackboneSpec,
@@ -20,15 +19,16 @@ from lomt.models import (
     create_backbone,
     list_layers,
 )
-from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_data, find_weights
+from lomt.pipeline.data_source import Split, needs_check, open_split
+from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
 from lomt.tasks import Task, best_constant, make_task
-from lomt.training import OptimizerOptions, ScheduleOptions, TrainingOptions
+from lomt.training import OptimizerOptions, Progress, ScheduleOptions, TrainingOptions
 
 __all__ = ["Parts", "training_options"]
 
-Split = Literal["train", "validation", "test"]
 _BIAS_BATCHES = 32
-_ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}
+_READERS = min(4, os.cpu_count() or 1)
+"""Threads that read samples before a run starts."""
 
 
 class Parts:
@@ -36,13 +36,20 @@ class Parts:
 
     Args:
         recipe: Validated.
+        progress: Told of the samples read before a run starts.
+
+    Attributes:
+        skipped: By split, the damaged samples that are left out.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, progress: Progress | None = None) -> None:
         self.recipe = recipe
+        self.skipped: dict[Split, tuple[Damage, ...]] = {}
+        self._progress = progress
         self.targets = {name: settings.target or name for name, settings in recipe.tasks.items()}
         self.weights = {name: settings.weight for name, settings in recipe.tasks.items()}
         self._splits: dict[Split, Dataset | None] = {}
+        self._readable: dict[Split, Dataset] = {}
 
     def dataset(self, split: Split) -> Dataset | None:
         """Return a split, or None for a validation split that there is not.
@@ -51,7 +58,7 @@ class Parts:
             DataError: If the data are not as described.
         """
         if split not in self._splits:
-            self._splits[split] = self._open(split)
+            self._splits[split] = open_split(self.recipe, split, sorted(set(self.targets.values())))
         return self._splits[split]
 
     @cached_property
@@ -93,9 +100,14 @@ class Parts:
     def loader(
         self, split: Split, settings: TrainSettings, *, rank: int = 0, world_size: int = 1
     ) -> BatchLoader:
-        """Return batches of a split: shuffled and augmented for training, in order otherwise."""
-        data, is_training = self.dataset(split), split == "train"
-        assert data is not None
+        """Return batches of a split: shuffled and augmented for training, in order otherwise.
+
+        The first time, every sample is read.
+
+        Raises:
+            DataError: If samples are damaged and the recipe does not let them be skipped.
+        """
+        data, is_training = self._whole(split), split == "train"
         augment = self.recipe.data.augment
         return BatchLoader(
             data,
@@ -165,35 +177,21 @@ class Parts:
             branch_points={},
         )
 
-    def _open(self, split: Split) -> Dataset | None:
-        data, targets = self.recipe.data, sorted(set(self.targets.values()))
-        if data.kind == "rooms":
-            return self._rooms(split, targets)
-        if split == "validation" and not self._has_validation:
-            return None
-        folder = open_folder(
-            find_data(data),
-            split,
-            size=data.size,
-            targets=targets,
-            validation_fraction=data.validation_fraction,
-            seed=self.recipe.seed,
-        )
-        return CachedDataset(folder) if data.cache else folder
-
-    @property
-    def _has_validation(self) -> bool:
-        if self.recipe.data.validation_fraction > 0:
-            return True
-        return "validation" in (read_description(find_data(self.recipe.data) / "dataset.yaml").splits or {})
-
-    def _rooms(self, split: Split, targets: list[str]) -> Dataset | None:
-        count = getattr(self.recipe.data.counts, split)
-        if not count:
-            return None
-        # Splits are rooms of their own: no seed is shared.
-        seed = 3 * self.recipe.seed + _ROOMS_OFFSETS[split]
-        return CachedDataset(RoomsDataset(count, size=self.recipe.data.size, seed=seed, targets=targets))
+    def _whole(self, split: Split) -> Dataset:
+        """Return the samples of a split that can be read: all of them, unless the recipe lets some be skipped."""
+        if split not in self._readable:
+            data = self.dataset(split)
+            assert data is not None
+            if needs_check(self.recipe):
+                damages = find_damage(
+                    data, threads=_READERS, progress=self._progress, description=f"reading {split}"
+                )
+                if self.recipe.data.damaged == "refuse":
+                    require_whole(data, damages)
+                self.skipped[split] = damages
+                data = without_damage(data, damages)
+            self._readable[split] = data
+        return self._readable[split]
 
 
 def training_options(settings: TrainSettings, seed: int, *, epochs: int | None = None) -> TrainingOptions:

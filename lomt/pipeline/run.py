@@ -15,6 +15,7 @@ from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.quantize_stage import run_quantize
 from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.run_directory import RunDirectory
+from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.sparsify_stage import run_sparsify
 from lomt.pipeline.summary import RunSummary, summarise
 from lomt.pipeline.train_stage import run_train
@@ -87,10 +88,10 @@ def run(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     engine = make_accelerator(device=recipe.device)
-    parts = Parts(recipe)
+    told = progress if progress is not None and engine.is_main_process else SilentProgress()
+    parts = Parts(recipe, told)
     directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
     engine.wait_for_everyone()
-    told = progress if progress is not None and engine.is_main_process else SilentProgress()
     context = Context(recipe, directory, told, parts, engine.is_main_process)
     are_given = branch_points is not None or recipe.rewire.branch_points is not None
     for stage in STAGES[: STAGES.index(last) + 1]:
@@ -101,5 +102,6 @@ def run(
             run_rewire(context, branch_points)
         else:
             _STAGES[stage](context)
+        note_skipped(context)
         engine.wait_for_everyone()
     return summarise(directory, recipe, parts)

@@ -8,6 +8,7 @@ from lomt.pipeline.bench_stage import arm_titles
 from lomt.pipeline.export_stage import onnx_files, task_files
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.run_directory import RunDirectory
+from lomt.pipeline.skipped import skipped_counts
 from lomt.recipe import Recipe
 from lomt.tasks import DeltaM, MetricInfo, delta_m
 
@@ -33,6 +34,7 @@ class RunSummary:
         deployed: Name of the network to deploy.
         titles: What the table of files calls networks.
         task_costs: Cost by task of the files that hold one task each of the network to deploy.
+        skipped: Number of damaged samples left out, by split.
     """
 
     name: str
@@ -46,6 +48,7 @@ class RunSummary:
     deployed: str
     titles: Mapping[str, str]
     task_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``delta_m`` is that of the network to deploy."""
@@ -53,6 +56,7 @@ class RunSummary:
         return {
             "name": self.name,
             "branch_points": dict(self.branch_points),
+            "skipped_samples": dict(self.skipped),
             "metrics": {network: dict(results) for network, results in self.metrics.items()},
             "costs": {network: dict(cost) for network, cost in self.costs.items()},
             "task_costs": {task: dict(cost) for task, cost in self.task_costs.items()},
@@ -78,6 +82,7 @@ class RunSummary:
         lines += ["", *self._task_rows()] if self.task_costs else []
         lines += ["", *self._speed_table()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
+        lines += [f"{count} damaged samples of {split} left out" for split, count in self.skipped.items()]
         return "\n".join([*lines, f"Artefacts in {self.folder}"])
 
     def _values(self, task: str, info: MetricInfo) -> tuple[str, ...]:
@@ -199,6 +204,7 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         deployed=list(onnx_files(recipe))[-1],
         titles=arm_titles(recipe),
         task_costs={task: costs[name] for task, name in task_files(recipe).items() if name in costs},
+        skipped=skipped_counts(directory),
     )
 
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lomt.atomic_file import write_atomically
+from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError, LomtError
 from lomt.models.backbone import mismatch
 from lomt.models.factory import Factory, FactoryError
-from lomt.checksum import sha256_of
 from lomt.pruning.origin import Origin, origin_of, set_origin
 from lomt.pruning.plan import PruningPlan
 from lomt.pruning.rebuild import check_factory, find_factory, rebuild

@@ -22,6 +22,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         recipe: A validated recipe or one read leniently.
     """
     yield from _data(recipe.data)
+    yield from _places_in_images(recipe)
     yield from _tasks(recipe)
     for path, train in _trainings(recipe):
         yield from _training(path, train, recipe)
@@ -33,18 +34,21 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _data(data: DataSettings) -> Iterator[Problem]:
-    if data.kind == "folder":
-        if data.root is None:
-            yield Problem(("data", "root"), "a dataset folder is needed for `data.kind: folder`.")
+    if data.kind not in (None, "rooms"):
+        if data.root is None and data.kind != "factory":
+            yield Problem(("data", "root"), f"a dataset folder is needed for `data.kind: {data.kind}`.")
         if data.counts != RoomCounts():
             yield Problem(("data", "counts"), "only for `data.kind: rooms`; a folder has its own splits.")
+    yield from _factory(data)
     if data.kind == "rooms":
+        if data.cache_dir is not None:
+            yield Problem(("data", "cache_dir"), "only for stored datasets; rooms are drawn, not read.")
         if data.root is not None:
-            yield Problem(("data", "root"), "only for `data.kind: folder`; rooms are drawn, not read.")
+            yield Problem(("data", "root"), "only for stored datasets; rooms are drawn, not read.")
         if data.validation_fraction:
             yield Problem(
                 ("data", "validation_fraction"),
-                "only for `data.kind: folder`; for rooms set `data.counts.validation`.",
+                "only for stored datasets; for rooms set `data.counts.validation`.",
             )
     smallest, largest = data.augment.scale
     if smallest > largest:
@@ -52,6 +56,33 @@ def _data(data: DataSettings) -> Iterator[Problem]:
             ("data", "augment", "scale"),
             f"expected the smallest factor before the largest, but got {smallest:g}, {largest:g}.",
         )
+
+
+def _factory(data: DataSettings) -> Iterator[Problem]:
+    if data.kind == "factory":
+        if data.factory is None:
+            yield Problem(("data", "factory"), "a factory is needed for `data.kind: factory`.")
+        for key in ("root", "cache_dir", "validation_fraction"):
+            if getattr(data, key):
+                yield Problem(("data", key), "not for `data.kind: factory`, which makes its own splits.")
+    elif data.kind is not None and data.factory is not None:
+        yield Problem(("data", "factory"), "only for `data.kind: factory`.")
+
+
+def _places_in_images(recipe: Recipe) -> Iterator[Problem]:
+    """Yield augmentations that would move what a target of MTFL says about the whole image."""
+    if recipe.data.kind != "mtfl":
+        return
+    targets = {task.target or name for name, task in recipe.tasks.items()} & {"landmarks", "pose"}
+    for name in sorted(targets):
+        if recipe.data.augment.flip:
+            yield Problem(
+                ("data", "augment", "flip"), f"expected 0, because target `{name}` would not follow."
+            )
+        if name == "landmarks" and recipe.data.augment.scale[1] > 1:
+            yield Problem(
+                ("data", "augment", "scale"), f"expected 1, 1, because target `{name}` would not follow."
+            )
 
 
 def _tasks(recipe: Recipe) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ def find_data(data: DataSettings) -> Path:
     """Return the dataset folder.
 
     Args:
-        data: Settings of kind ``folder``; a relative ``root`` is looked up in ``$LOMT_DATA``, then in the
+        data: Settings of a stored dataset; a relative ``root`` is looked up in ``$LOMT_DATA``, then in the
             working directory.
 
     Raises:
@@ -23,7 +23,7 @@ def find_data(data: DataSettings) -> Path:
         raise DataError("Expected `data.root` to be a dataset folder, but got null.")
     places = _places(data.root, ("LOMT_DATA",))
     for place in places:
-        if place.is_dir():
+        if place.is_dir() or (place.is_file() and data.kind == "nyuv2_mat"):
             return place
     raise DataError(
         f"Expected `data.root` to be a folder, but there is none at {_either(places)}. "

@@ -69,13 +69,25 @@ class AugmentSettings(Settings):
 class DataSettings(Settings):
     """Where the samples come from."""
 
-    kind: Literal["folder", "rooms"] = Field(
-        description="`folder`: a folder with a dataset.yaml. `rooms`: synthetic rooms, no download."
+    kind: Literal[
+        "folder",
+        "rooms",
+        "nyuv2_mat",
+        "nyuv2_mtan",
+        "nyud_mt",
+        "celebamask",
+        "cityscapes",
+        "mtfl",
+        "taskonomy",
+        "factory",
+    ] = Field(
+        description="`folder`: a folder with a dataset.yaml. `rooms`: synthetic rooms, no download. `factory`: what "
+        "`data.factory` returns. The others are datasets as published; `lomt data check PATH` tells which."
     )
     root: str | None = Field(
         default=None,
-        description="Dataset folder (kind folder); a relative one is looked up in $LOMT_DATA, then in the "
-        "working directory.",
+        description="Dataset folder (nyuv2_mat: or the file); a relative one is looked up in $LOMT_DATA, then in "
+        "the working directory.",
     )
     size: Annotated[tuple[PositiveInt, PositiveInt], Relaxed] = Field(
         description="Height and width in pixels of what the model sees."
@@ -84,11 +96,28 @@ class DataSettings(Settings):
         default=0.0,
         ge=0,
         lt=1,
-        description="Share of the training split held out for validation (kind folder, where the dataset "
-        "has no validation split).",
+        description="Share of the training split held out for validation, where a stored dataset has no "
+        "validation split.",
     )
     counts: RoomCounts = Field(default=RoomCounts(), description="Images a split (kind rooms).")
     cache: bool = Field(default=True, description="Decode every image once and keep it in memory.")
+    cache_dir: str | None = Field(
+        default=None,
+        description="Folder written by `lomt data cache`: samples are read from it, memory-mapped, and not decoded.",
+    )
+    damaged: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="Before training every sample is read. `refuse`: damaged ones end the run. `skip`: they are "
+        "left out and counted in the summary.",
+    )
+    factory: str | None = Field(
+        default=None,
+        description="`package.module:callable` or `path/file.py:callable` (kind factory), called with split and size; "
+        "returns a dataset such as lomt.data.adapt makes, or None for no validation split.",
+    )
+    factory_options: dict[str, Any] = Field(
+        default={}, description="Further keyword arguments of the factory."
+    )
     workers: int = Field(default=0, ge=0, description="Loader processes; 0 loads in a thread.")
     augment: AugmentSettings = Field(
         default=AugmentSettings(), description="Random changes of training images."

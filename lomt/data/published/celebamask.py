@@ -26,7 +26,20 @@ from lomt.errors import DataError
 __all__ = ["PARTS", "collect", "recognise"]
 
 PARTS = (
-    *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip"),
+    *(
+        "skin",
+        "nose",
+        "eye_g",
+        "l_eye",
+        "r_eye",
+        "l_brow",
+        "r_brow",
+        "l_ear",
+        "r_ear",
+        "mouth",
+        "u_lip",
+        "l_lip",
+    ),
     *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
 """In the order in which they are painted, a later one over an earlier one; classes 1 to 18, 0 is background."""
@@ -146,7 +159,9 @@ def _attributes(root: Path, numbers: np.ndarray) -> dict[str, LabelTarget]:
     for line, text in enumerate(lines[2:], 3):
         name, *cells = text.split()
         if len(cells) != len(names) or not set(cells) <= {"1", "-1"}:
-            raise DataError(f"Expected {len(names)} values 1 or -1 in line {line} of {path}, but got `{text[:80]}`.")
+            raise DataError(
+                f"Expected {len(names)} values 1 or -1 in line {line} of {path}, but got `{text[:80]}`."
+            )
         if (row := row_of.pop(name, None)) is not None:
             values[row] = [cell == "1" for cell in cells]
     if row_of:
@@ -166,8 +181,12 @@ def _splits(root: Path, numbers: np.ndarray) -> tuple[dict[Split, np.ndarray], s
     original = np.full(max(int(numbers.max()) + 1, len(lines)), -1, np.int64)
     for line, text in enumerate(lines[1:], 2):
         cells = text.split()
-        if len(cells) != 3 or not (cells[0].isdecimal() and cells[1].isdecimal() and int(cells[0]) < len(original)):
-            raise DataError(f"Expected `number number file` in line {line} of {root / _MAPPING}, but got `{text}`.")
+        if len(cells) != 3 or not (
+            cells[0].isdecimal() and cells[1].isdecimal() and int(cells[0]) < len(original)
+        ):
+            raise DataError(
+                f"Expected `number number file` in line {line} of {root / _MAPPING}, but got `{text}`."
+            )
         original[int(cells[0])] = int(cells[1])
     own = original[numbers]
     if (own < 0).any():
@@ -186,7 +205,9 @@ def _listed_splits(root: Path, numbers: np.ndarray) -> dict[Split, np.ndarray]:
     names: dict[Split, str] = {"train": "train", "validation": "val", "test": "test"}
     try:
         lists = json.loads("\n".join(read_lines(root, _LISTS, "lists the splits")))
-        return {split: np.array([row_of[file] for file in lists[name]], np.int64) for split, name in names.items()}
+        return {
+            split: np.array([row_of[file] for file in lists[name]], np.int64) for split, name in names.items()
+        }
     except (ValueError, TypeError) as error:
         raise DataError(f"Expected {path} to be JSON with lists of file names, but got: {error}") from error
     except KeyError as error:

@@ -71,7 +71,9 @@ class DisparityDepth:
             camera = json.loads(path.read_text(encoding="utf-8"))
             scale = float(camera["extrinsic"]["baseline"]) * float(camera["intrinsic"]["fx"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"Expected {path} to be JSON with extrinsic.baseline and intrinsic.fx.") from error
+            raise ValueError(
+                f"Expected {path} to be JSON with extrinsic.baseline and intrinsic.fx."
+            ) from error
         return scale
 
     def place(self, row: int) -> str:
@@ -104,7 +106,9 @@ def collect(root: Path) -> Collection:
             stems += [f"{folder}/{city}/{stem}" for stem in _stems(root, f"leftImg8bit/{folder}/{city}")]
         splits[split] = np.arange(first, len(stems))
     if not stems:
-        raise DataError(f"Expected images in {root / 'leftImg8bit'}, but there are none. Unpack the archives.")
+        raise DataError(
+            f"Expected images in {root / 'leftImg8bit'}, but there are none. Unpack the archives."
+        )
 
     def files(folder: str, ending: str, classes: np.ndarray | None = None) -> FileTarget:
         for place in {stem.rpartition("/")[0] for stem in stems}:

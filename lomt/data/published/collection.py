@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class ImageReader(Protocol):
     """The map from a row to its image."""
 
@@ -35,6 +36,7 @@ class ImageReader(Protocol):
         """Name the file, and where in it, for messages."""
 
 
+@runtime_checkable
 class TargetReader(Protocol):
     """The map from a row to a dense target's stored values."""
 
@@ -63,7 +65,8 @@ class FileImages:
 
     def path(self, row: int) -> Path:
         """Return a file's path."""
-        return self.root / self.paths[row].decode()
+        path: bytes = self.paths[row]
+        return self.root / path.decode()
 
     def place(self, row: int) -> str:
         """Return a file's path for messages."""
@@ -91,7 +94,8 @@ class FileTarget:
 
     def path(self, row: int) -> Path:
         """Return a file's path."""
-        return self.root / self.paths[row].decode()
+        path: bytes = self.paths[row]
+        return self.root / path.decode()
 
     def place(self, row: int) -> str:
         """Return a file's path for messages."""

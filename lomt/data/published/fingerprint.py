@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lomt.data.sample import Split
+
 __all__ = ["fingerprint_of"]
 
 
 def fingerprint_of(
-    name: str, ids: np.ndarray, splits: Mapping[str, np.ndarray], files: tuple[Path, ...] = ()
+    name: str, ids: np.ndarray, splits: Mapping[Split, np.ndarray], files: tuple[Path, ...] = ()
 ) -> str:
     """Hash which samples there are, which split each belongs to, and small files of labels.
 

@@ -33,7 +33,9 @@ LAYOUTS: Mapping[str, Layout] = {
     "nyuv2_mat": Layout(nyuv2_mat.FILE, lambda p: nyuv2_mat.find_file(p) is not None, nyuv2_mat.collect),
     "nyuv2_mtan": Layout("train/image and train/label", nyuv2_mtan.recognise, nyuv2_mtan.collect),
     "nyud_mt": Layout("gt_sets, images and segmentation", nyud_mt.recognise, nyud_mt.collect),
-    "celebamask": Layout("CelebA-HQ-img and CelebAMask-HQ-mask-anno", celebamask.recognise, celebamask.collect),
+    "celebamask": Layout(
+        "CelebA-HQ-img and CelebAMask-HQ-mask-anno", celebamask.recognise, celebamask.collect
+    ),
     "cityscapes": Layout("leftImg8bit/train", cityscapes.recognise, cityscapes.collect),
     "mtfl": Layout("training.txt and testing.txt", mtfl.recognise, mtfl.collect),
     "taskonomy": Layout("rgb with a folder for each building", taskonomy.recognise, taskonomy.collect),

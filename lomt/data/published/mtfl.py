@@ -66,12 +66,12 @@ def collect(root: Path) -> Collection:
     for folder in {str(PurePosixPath(path).parent) for path in paths}:
         names_in(root, folder)  # nothing may lead elsewhere
     images = FileImages(root, np.array([path.encode() for path in paths] or [b""])[: len(paths)])
-    values = np.array(rows, np.float32).reshape(-1, _COLUMNS - 1)
+    numbers = np.array(rows, np.float32).reshape(-1, _COLUMNS - 1)
     spec = TargetSpec("landmarks", "regression", channels=2 * _LANDMARKS)
-    labels = {"landmarks": LabelTarget(spec, _fractions(images, values))}
+    labels = {"landmarks": LabelTarget(spec, _fractions(images, numbers))}
     for column, (name, classes) in enumerate(ANSWERS.items(), 2 * _LANDMARKS):
         target = TargetSpec(name, "classification", classes=classes)
-        labels[name] = LabelTarget(target, values[:, column].astype(np.int32) - 1)
+        labels[name] = LabelTarget(target, numbers[:, column].astype(np.int32) - 1)
     return Collection(
         name="mtfl",
         root=root,
@@ -81,7 +81,9 @@ def collect(root: Path) -> Collection:
         dense={},
         labels=labels,
         main=tuple(labels),
-        fingerprint=fingerprint_of("mtfl", images.paths, splits, tuple(root / name for name in _FILES.values())),
+        fingerprint=fingerprint_of(
+            "mtfl", images.paths, splits, tuple(root / name for name in _FILES.values())
+        ),
     )
 
 

@@ -57,7 +57,11 @@ def collect(root: Path) -> Collection:
     dense = {
         name: StoredTarget(
             SegmentationColumn(
-                kind="segmentation", column="segmentation", classes=list(classes), first_index=1, ignore_index=0
+                kind="segmentation",
+                column="segmentation",
+                classes=list(classes),
+                first_index=1,
+                ignore_index=0,
             ),
             files("segmentation", forty_to(len(classes))),
         )

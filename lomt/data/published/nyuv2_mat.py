@@ -23,7 +23,14 @@ from lomt.data.plane_normals import Camera
 from lomt.data.published.collection import Collection, LabelTarget, StoredTarget, looked_up
 from lomt.data.published.derived import EdgesOfLabels, NormalsOfDepth
 from lomt.data.published.fingerprint import fingerprint_of
-from lomt.data.published.nyuv2_classes import CLASSES_13, CLASSES_40, COUNT, NAMED_40, label_table, official_test
+from lomt.data.published.nyuv2_classes import (
+    CLASSES_13,
+    CLASSES_40,
+    COUNT,
+    NAMED_40,
+    label_table,
+    official_test,
+)
 from lomt.data.sample import Split, TargetSpec
 from lomt.errors import DataError
 
@@ -267,7 +274,9 @@ def _read_splits(path: Path, count: int) -> dict[Split, np.ndarray]:
     names: dict[Split, str] = {"train": "trainNdxs", "test": "testNdxs"}
     try:
         content = loadmat(path)
-        splits = {split: np.asarray(content[name]).ravel().astype(np.int64) - 1 for split, name in names.items()}
+        splits = {
+            split: np.asarray(content[name]).ravel().astype(np.int64) - 1 for split, name in names.items()
+        }
     except KeyError as error:
         raise DataError(f"Expected `trainNdxs` and `testNdxs` in {path}, but there is no {error}.") from error
     except Exception as error:  # whatever scipy makes of a damaged file

@@ -79,7 +79,9 @@ class FloatLabels:
 
 def recognise(root: Path) -> bool:
     """Return whether a folder has this layout."""
-    return all((root / split / "image").is_dir() and (root / split / "label").is_dir() for split in ("train", "val"))
+    return all(
+        (root / split / "image").is_dir() and (root / split / "label").is_dir() for split in ("train", "val")
+    )
 
 
 def collect(root: Path) -> Collection:

@@ -33,7 +33,16 @@ CLASSES = (
 BUILDINGS: dict[Split, tuple[str, ...]] = {
     "train": (
         *("allensville", "beechwood", "benevolence", "coffeen", "cosmos", "forkland", "hanson", "hiteman"),
-        *("klickitat", "lakeville", "leonardo", "lindenwood", "marstons", "merom", "mifflinburg", "newfields"),
+        *(
+            "klickitat",
+            "lakeville",
+            "leonardo",
+            "lindenwood",
+            "marstons",
+            "merom",
+            "mifflinburg",
+            "newfields",
+        ),
         *("onaga", "pinesdale", "pomaria", "ranchester", "shelbyville", "stockman", "tolstoy", "wainscott"),
         "woodbine",
     ),
@@ -87,7 +96,10 @@ def collect(root: Path) -> Collection:
     keys = sorted(images)
     known = {building: split for split, names in BUILDINGS.items() for building in names}
     of_split = [known.get(building.lower()) for building, _ in keys]
-    splits = {split: np.array([i for i, own in enumerate(of_split) if own == split], np.int64) for split in BUILDINGS}
+    splits = {
+        split: np.array([i for i, own in enumerate(of_split) if own == split], np.int64)
+        for split in BUILDINGS
+    }
     if not any(map(len, splits.values())):
         buildings = ", ".join(sorted({building or "." for building, _ in keys})[:10])
         raise DataError(
@@ -101,7 +113,9 @@ def collect(root: Path) -> Collection:
         pattern = example.replace(building, "{building}", 1) if building else example
         pattern = pattern.replace(stem, "{stem}")
         paths = [files.get(key) or pattern.format(building=key[0], stem=key[1]) for key in keys]
-        dense[name] = StoredTarget(_COLUMNS[name], FileTarget(root, np.array([path.encode() for path in paths])))
+        dense[name] = StoredTarget(
+            _COLUMNS[name], FileTarget(root, np.array([path.encode() for path in paths]))
+        )
     ids = np.array([images[key].encode() for key in keys])
     return Collection(
         name="taskonomy",

@@ -18,10 +18,10 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             [*FOLDER, "data.counts.train=5"],
             "`data.counts`: only for `data.kind: rooms`; a folder has its own splits.",
         ),
-        (["data.root=x"], "`data.root`: only for `data.kind: folder`; rooms are drawn, not read."),
+        (["data.root=x"], "`data.root`: only for stored datasets; rooms are drawn, not read."),
         (
             ["data.validation_fraction=0.1"],
-            "`data.validation_fraction`: only for `data.kind: folder`; "
+            "`data.validation_fraction`: only for stored datasets; "
             "for rooms set `data.counts.validation`.",
         ),
         (
@@ -144,7 +144,7 @@ def test_a_null_block_hides_nothing_else(problems_of):
 
 def test_contradictions_are_found_beside_wrong_values(problems_of):
     assert problems_of("data.size=[0, 1]", "data.root=x", "locate.lambdas={start: 2, stop: 1}", "name=3") == [
-        "`data.root`: only for `data.kind: folder`; rooms are drawn, not read.",
+        "`data.root`: only for stored datasets; rooms are drawn, not read.",
         "`data.size.0`: expected a number of at least 1, but got 0.",
         "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 1, but got 2.",
         "`name`: expected text, but got 3.",
