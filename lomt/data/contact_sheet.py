@@ -48,7 +48,7 @@ def contact_sheet(dataset: Dataset, indices: Sequence[int]) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for column, name in enumerate(columns):
         left = _GAP + column * (width + _GAP)
-        draw.text((left, 2), name, fill=_TEXT_COLOUR)
+        draw.text((left, 2), name[: max(width // 6, 1)], fill=_TEXT_COLOUR)
         for row, (index, sample) in enumerate(zip(indices, samples, strict=True)):
             top = _HEADING + row * (height + _GAP)
             if name == "answers":

@@ -246,7 +246,7 @@ LOSSES: Mapping[str, Mapping[str, LossFactory]] = {
     "depth": {"l1": AbsoluteError, "mse": SquaredError, "huber": HuberError},
     "normals": {"cosine": CosineDistance},
     "edges": {"balanced_bce": BalancedBinaryCrossEntropy, "huber": partial(HuberError, delta=0.3)},
-    "keypoints": {"mse": SquaredError, "bce": BinaryCrossEntropy},
+    "keypoints": {"mse": SquaredError, "bce": BinaryCrossEntropy, "l1": AbsoluteError},
     "classification": {"cross_entropy": CrossEntropy},
     "multilabel": {"bce": BinaryCrossEntropy},
     "regression": {"l1": AbsoluteError, "mse": SquaredError, "huber": HuberError},

@@ -8,7 +8,6 @@ References:
 """
 
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +52,6 @@ class MatFile:
     """
 
     path: Path
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
     _open: tuple[int, Any] | None = field(default=None, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -66,8 +64,7 @@ class MatFile:
 
     def row(self, name: str, row: int) -> np.ndarray:
         """Read one image's part of an array."""
-        with self._lock:  # HDF5 reads one thing at a time
-            values: np.ndarray = self.file[name][row]
+        values: np.ndarray = self.file[name][row]  # h5py lets one thread at a time in, and minds forks
         return values
 
     @property
