@@ -13,9 +13,7 @@ _BLOCK = 1 << 20
 _COMMA, _NEWLINE = ord(","), ord("\n")
 
 
-def plain_columns(
-    path: Path, width: int, positions: list[int]
-) -> list[Shaped[np.ndarray, " rows"]] | None:
+def plain_columns(path: Path, width: int, positions: list[int]) -> list[Shaped[np.ndarray, " rows"]] | None:
     """Read columns of a CSV file in which every row is one line of the same number of cells.
 
     Args:

@@ -99,7 +99,9 @@ def read_table(path: Path, wanted: Mapping[str, str]) -> Table:
         try:
             header = next(reader, [])
             position = _positions(header, wanted, findings)
-            plain = plain_columns(path, len(header), list(position.values())) if reader.line_num == 1 else None
+            plain = (
+                plain_columns(path, len(header), list(position.values())) if reader.line_num == 1 else None
+            )
             if plain is not None and '"' not in "".join(header):
                 count = len(plain[0]) if plain else 0
                 return Table(path, dict(zip(position, plain, strict=True)), np.arange(2, count + 2))

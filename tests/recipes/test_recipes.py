@@ -49,6 +49,41 @@ def test_its_first_lines_give_purpose_command_and_expectation(name):
     assert max(map(len, PATHS[name].read_text().splitlines())) <= 120
 
 
+def test_every_published_layout_has_a_recipe():
+    from lomt.data import LAYOUTS
+
+    kinds = {load_recipe(name, check_names=False).data.kind for name in PATHS}
+    assert set(LAYOUTS) <= kinds
+
+
+def test_recipes_ask_for_targets_that_their_layouts_have(tmp_path):
+    pytest.importorskip("h5py", reason="NYU-v2's file needs h5py")
+    from reference.published_sets import WRITERS
+
+    from lomt.data import open_published
+
+    for name in PATHS:
+        recipe = load_recipe(name, check_names=False)
+        if (kind := recipe.data.kind) not in WRITERS:
+            continue
+        root = tmp_path / kind
+        if not root.exists():
+            root.mkdir()
+            WRITERS[kind](root)
+        targets = open_published(kind, root).targets
+        for task, settings in recipe.tasks.items():
+            assert targets[settings.target or task].kind == settings.kind, (name, task)
+
+
+def test_the_celebamask_recipe_has_the_papers_numbers():
+    recipe = load_recipe("celebamask_resnet50_lomt", check_names=False)
+    assert recipe.data.size == (256, 256)
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.locate.train.batch_size) == (300, 64, 32)
+    assert (recipe.train.optimizer.lr, recipe.locate.train.optimizer.lr) == (1e-4, 1e-5)
+    assert recipe.train.optimizer.weight_decay == recipe.locate.train.optimizer.weight_decay == 0.1
+    assert len(recipe.tasks) == 7
+
+
 def test_the_paper_recipe_has_the_papers_numbers():
     recipe = load_recipe("nyuv2_resnet50_lomt", check_names=False)
     assert recipe.data.size == (256, 256)

@@ -7,7 +7,9 @@ import numpy as np
 from PIL import Image
 
 SIZE = (24, 32)
-PARTS = "skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose mouth u_lip l_lip neck neck_l cloth hair hat"
+PARTS = (
+    "skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose mouth u_lip l_lip neck neck_l cloth hair hat"
+)
 
 
 def rng_of(seed):
@@ -18,7 +20,9 @@ def picture(rng, size=SIZE):
     """A smooth image: what JPEG keeps nearly as it is."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     shift = rng.integers(0, 100, 3)
-    return np.stack([(rows * 3 + shift[0]), (columns * 2 + shift[1]), (rows + columns + shift[2])], 2).astype(np.uint8)
+    return np.stack([(rows * 3 + shift[0]), (columns * 2 + shift[1]), (rows + columns + shift[2])], 2).astype(
+        np.uint8
+    )
 
 
 def blocks(rng, values, size=SIZE):
@@ -45,7 +49,9 @@ def write_nyuv2_mat(root: Path, count=6, split=True, size=SIZE):
 
     rng = rng_of(1)
     images = np.stack([picture(rng, size) for _ in range(count)])
-    labels = np.stack([blocks(rng, [0, 3, 21, 5, 4, 8, 12, 1, 894], size) for _ in range(count)]).astype(np.uint16)
+    labels = np.stack([blocks(rng, [0, 3, 21, 5, 4, 8, 12, 1, 894], size) for _ in range(count)]).astype(
+        np.uint16
+    )
     depths = rng.uniform(1, 9, (count, *size)).astype(np.float32)
     raw = np.where(rng.random(depths.shape) < 0.2, 0, depths).astype(np.float32)
     names = [f"object {i}" for i in range(1, 895)]
@@ -119,7 +125,9 @@ def write_celebamask(root: Path, count=6):
             save(path, np.repeat(np.where(mask, 255, 0).astype(np.uint8)[:, :, None], 3, axis=2))
         truth["masks"].append(masks)
     lines = [f"{i}.jpg  {' '.join(map(str, row))}" for i, row in enumerate(truth["attributes"])]
-    (root / "CelebAMask-HQ-attribute-anno.txt").write_text("\n".join([str(count), " ".join(names), *lines]) + "\n")
+    (root / "CelebAMask-HQ-attribute-anno.txt").write_text(
+        "\n".join([str(count), " ".join(names), *lines]) + "\n"
+    )
     origins = [100, 162770, 162771, 182637, 182638, 5][:count]
     rows = [f"{i}\t\t{n}\t\t{n + 1:06d}.jpg" for i, n in enumerate(origins)]
     (root / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(["idx orig_idx orig_file", *rows]) + "\n")
@@ -136,7 +144,9 @@ def write_taskonomy(root: Path, layout="{domain}/taskonomy/{building}"):
                 "rgb": picture(rng),
                 "segment_semantic": blocks(rng, range(0, 18)).astype(np.uint8),
                 "normal": rng.integers(0, 256, (*SIZE, 3), np.uint8),
-                "depth_zbuffer": np.where(rng.random(SIZE) < 0.1, 65535, rng.integers(300, 5000, SIZE)).astype(np.uint16),
+                "depth_zbuffer": np.where(
+                    rng.random(SIZE) < 0.1, 65535, rng.integers(300, 5000, SIZE)
+                ).astype(np.uint16),
                 "keypoints2d": rng.integers(0, 65536, SIZE).astype(np.uint16),
                 "edge_texture": rng.integers(0, 65536, SIZE).astype(np.uint16),
             }
@@ -157,7 +167,9 @@ def write_cityscapes(root: Path, camera=False):
             values = {
                 "leftImg8bit": picture(rng),
                 "labelIds": blocks(rng, range(0, 34)).astype(np.uint8),
-                "disparity": np.where(rng.random(SIZE) < 0.2, 0, rng.integers(2, 30000, SIZE)).astype(np.uint16),
+                "disparity": np.where(rng.random(SIZE) < 0.2, 0, rng.integers(2, 30000, SIZE)).astype(
+                    np.uint16
+                ),
             }
             truth[split, stem] = values
             save(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", values["leftImg8bit"])

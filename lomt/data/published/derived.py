@@ -46,9 +46,9 @@ class NormalsOfDepth:
 class EdgesOfLabels:
     """Edges by the boundaries of labels; see `lomt.data.label_edges`.
 
-    Seams without label, up to six pixels wide in an image of 480 rows and in proportion otherwise, are closed first. Boundaries are those at the
-    size wanted and not at the stored one: lines two pixels wide would otherwise break where they are made
-    smaller.
+    Seams without label, up to six pixels wide in an image of 480 rows and in proportion otherwise, are closed
+    first. Boundaries are those at the size wanted and not at the stored one: lines two pixels wide would
+    otherwise break where they are made smaller.
 
     Args:
         labels: How to read the labels.

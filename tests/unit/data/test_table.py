@@ -119,12 +119,28 @@ def test_every_folder_is_listed_once(table_of, tmp_path, monkeypatch):
             (tmp_path / name / f"{i}.png").touch()
     table = table_of("a\n" + "".join(f"{'xy'[i % 2]}/{i // 2}.png\n" for i in range(10)), "a")
     calls = []
-    listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: calls.append(path) or listdir(path))
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: calls.append(path) or scandir(path))
     findings = findings_of(table)
     check_files(table, "a", tmp_path, findings, is_required=True)
     assert findings.count == 0
     assert len(calls) == 2
+
+
+def test_links_must_not_leave_the_root(table_of, tmp_path):
+    root = tmp_path / "root"
+    (root / "in").mkdir(parents=True)
+    (tmp_path / "out.png").touch()
+    (root / "in" / "link.png").symlink_to(tmp_path / "out.png")
+    (root / "out").symlink_to(tmp_path)
+    (root / "in" / "fine.png").symlink_to("real.png")
+    (root / "in" / "real.png").touch()
+    table = table_of("a\nin/link.png\nout/out.png\nin/fine.png\n", "a")
+    findings = findings_of(table)
+    check_files(table, "a", root, findings, is_required=True)
+    assert findings.count == 2
+    assert "Expected a path inside" in findings.shown[0] and "in/link.png" in findings.shown[0]
+    assert "out/out.png" in findings.shown[1]
 
 
 def test_classes(table_of):

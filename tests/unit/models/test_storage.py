@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, load_model, save_model
-from lomt.checksum import sha256_of
 
 SPEC = ModelSpec(
     backbone=BackboneSpec("mobilenetv3_small_050"),

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
 from lomt.models import BackboneSpec, DecoderSpec, ModelSpec, save_model
 from lomt.models.factory import Factory, FactoryError
-from lomt.checksum import sha256_of
 from lomt.pruning.apply import apply_plan
 from lomt.pruning.origin import Origin, add_plan, origin_of, set_origin
 from lomt.pruning.plan import AttributeChange, PruningPlan

@@ -18,11 +18,38 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             [*FOLDER, "data.counts.train=5"],
             "`data.counts`: only for `data.kind: rooms`; a folder has its own splits.",
         ),
+        (
+            ["data={kind: celebamask, size: [96, 128]}"],
+            "`data.root`: a dataset folder is needed for `data.kind: celebamask`.",
+        ),
+        (["data.cache_dir=x"], "`data.cache_dir`: only for stored datasets; rooms are drawn, not read."),
+        (["data.factory=a.b:c"], "`data.factory`: only for `data.kind: factory`."),
+        (
+            ["data={kind: factory, size: [96, 128]}"],
+            "`data.factory`: a factory is needed for `data.kind: factory`.",
+        ),
+        (
+            ["data={kind: factory, factory: a.b:c, size: [96, 128], root: x}"],
+            "`data.root`: not for `data.kind: factory`, which makes its own splits.",
+        ),
+        (
+            [
+                "data={kind: mtfl, root: x, size: [96, 128]}",
+                "tasks.pose={kind: classification, decoder: {kind: classifier}}",
+            ],
+            "`data.augment.flip`: expected 0, because target `pose` would not follow.",
+        ),
+        (
+            [
+                "data={kind: mtfl, root: x, size: [96, 128], augment: {flip: 0.0, scale: [1, 1.5]}}",
+                "tasks.points={kind: regression, target: landmarks, decoder: {kind: classifier}}",
+            ],
+            "`data.augment.scale`: expected 1, 1, because target `landmarks` would not follow.",
+        ),
         (["data.root=x"], "`data.root`: only for stored datasets; rooms are drawn, not read."),
         (
             ["data.validation_fraction=0.1"],
-            "`data.validation_fraction`: only for stored datasets; "
-            "for rooms set `data.counts.validation`.",
+            "`data.validation_fraction`: only for stored datasets; for rooms set `data.counts.validation`.",
         ),
         (
             ["rewire.train.batch_size=1"],

@@ -31,9 +31,9 @@ def test_every_value(tmp_path):
         for index, number in enumerate(numbers):
             sample, labels = dataset.sample(index), painted(truth["masks"][number])
             np.testing.assert_array_equal(sample["segmentation"], labels)
-            hair = PARTS.index("hair") + 1
+            hair, earring = PARTS.index("hair") + 1, PARTS.index("ear_r") + 1
             np.testing.assert_array_equal(sample["segmentation3"] == 2, labels == hair)
-            np.testing.assert_array_equal(sample["segmentation3"] == 1, (labels > 0) & (labels != hair))
+            np.testing.assert_array_equal(sample["segmentation3"] == 1, ~np.isin(labels, (0, hair, earring)))
             np.testing.assert_array_equal(sample["attributes"], truth["attributes"][number] == 1)
             assert sample["male"].tolist() == [truth["attributes"][number][1] == 1]
 
@@ -52,7 +52,9 @@ def test_lists_in_the_folder_have_the_last_word(tmp_path):
     (tmp_path / "celebA_datasplit.json").write_text(json.dumps(lists))
     assert open_dataset("celebamask", tmp_path, "train", size=(8, 8)).place(0) == "sample 3.jpg"
     (tmp_path / "celebA_datasplit.json").write_text(json.dumps({**lists, "val": ["77.jpg"]}))
-    with pytest.raises(DataError, match="the lists train, val and test of images that are there, but not '77.jpg'"):
+    with pytest.raises(
+        DataError, match="the lists train, val and test of images that are there, but not '77.jpg'"
+    ):
         open_published("celebamask", tmp_path)
     (tmp_path / "celebA_datasplit.json").write_text("{")
     with pytest.raises(DataError, match="to be JSON with lists of file names"):
@@ -72,7 +74,12 @@ def test_missing_split_file(tmp_path):
         (ATTRIBUTES, "3.jpg ", "3.jpg 1 ", "Expected 40 values 1 or -1 in line 6 of"),
         (ATTRIBUTES, "3.jpg ", "33.jpg ", "Expected a line for image 3.jpg in"),
         (ATTRIBUTES, "6\n", "six\n", "to begin with a count and a line of names"),
-        ("CelebA-HQ-to-CelebA-mapping.txt", "2\t\t162771", "2\t\tx", "Expected `number number file` in line 4"),
+        (
+            "CelebA-HQ-to-CelebA-mapping.txt",
+            "2\t\t162771",
+            "2\t\tx",
+            "Expected `number number file` in line 4",
+        ),
         ("CelebA-HQ-to-CelebA-mapping.txt", "2\t\t162771", "9\t\t9", "`number number file` in line 4"),
     ],
 )

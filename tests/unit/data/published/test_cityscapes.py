@@ -28,7 +28,10 @@ def test_every_value(tmp_path, camera):
             np.testing.assert_allclose(sample["depth"][0], depth, rtol=1e-5)
             for label, (fine, coarse) in NAMES.items():
                 here = wanted["labelIds"] == label
-                for name, classes, value in (("segmentation", CLASSES_19, fine), ("segmentation7", CLASSES_7, coarse)):
+                for name, classes, value in (
+                    ("segmentation", CLASSES_19, fine),
+                    ("segmentation7", CLASSES_7, coarse),
+                ):
                     assert (sample[name][here] == (classes.index(value) if value else -1)).all()
 
 

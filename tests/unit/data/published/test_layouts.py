@@ -100,7 +100,9 @@ def test_unknown_target_and_index(layout, written):
 def test_nothing_and_nothing_known(tmp_path):
     with pytest.raises(DataError, match="Expected a dataset at .*none, but there is nothing"):
         identify(tmp_path / "none")
-    with pytest.raises(DataError, match=r"known by dataset.yaml \(folder\); nyu_depth_v2_labeled.mat .*Unpack"):
+    with pytest.raises(
+        DataError, match=r"known by dataset.yaml \(folder\); nyu_depth_v2_labeled.mat .*Unpack"
+    ):
         identify(tmp_path)
     (tmp_path / "dataset.yaml").touch()
     assert identify(tmp_path) == FOLDER

@@ -73,5 +73,7 @@ def test_link_out_of_the_folder(tmp_path):
     write_nyud_mt(root)
     (root / "depth" / "0001.npy").rename(tmp_path / "outside.npy")
     (root / "depth" / "0001.npy").symlink_to(tmp_path / "outside.npy")
-    with pytest.raises(DataError, match=r"depth/0001.npy to stay inside .*root, but it leads to .*outside.npy"):
+    with pytest.raises(
+        DataError, match=r"depth/0001.npy to stay inside .*root, but it leads to .*outside.npy"
+    ):
         open_published("nyud_mt", root)

@@ -24,8 +24,14 @@ def test_class_sizes():
 
 @pytest.mark.parametrize(
     ("label", "forty", "thirteen"),
-    [(0, None, None), (21, "wall", "wall"), (5, "chair", "chair"), (4, "ceiling", "ceiling")]
-    + [(1, "otherprop", "objects"), (331, "person", "objects"), (88, "bookshelf", "furniture")],
+    [
+        (0, None, None),
+        (21, "wall", "wall"),
+        (5, "chair", "chair"),
+        (1, "otherprop", "objects"),
+        (331, "person", "objects"),
+        (88, "bookshelf", "furniture"),
+    ],
 )
 def test_labels_by_name(label, forty, thirteen):
     for count, names, wanted in ((40, CLASSES_40, forty), (13, CLASSES_13, thirteen)):

@@ -66,7 +66,10 @@ def test_damaged_and_foreign_splits(tmp_path):
     write_nyuv2_mat(tmp_path)
     cases = [
         ({"trainNdxs": [[1]]}, "Expected `trainNdxs` and `testNdxs` in .*, but there is no 'testNdxs'"),
-        ({"trainNdxs": [[1]], "testNdxs": [[7]]}, "Expected `testNdxs` of .* to be from 1 to 6, but got 7 to 7"),
+        (
+            {"trainNdxs": [[1]], "testNdxs": [[7]]},
+            "Expected `testNdxs` of .* to be from 1 to 6, but got 7 to 7",
+        ),
         ({"trainNdxs": [[1, 2]], "testNdxs": [[2]]}, "to have no image in common"),
     ]
     for content, message in cases:
@@ -122,7 +125,9 @@ def test_links_out_of_the_file(edit, tmp_path, link):
         other = h5py.ExternalLink(str(tmp_path / "other.h5"), "/depths")
         file["depths"] = other if link == "external" else h5py.SoftLink("/rawDepths")
 
-    with pytest.raises(DataError, match="Expected `depths` to be in .* itself, but it leads to another place"):
+    with pytest.raises(
+        DataError, match="Expected `depths` to be in .* itself, but it leads to another place"
+    ):
         edit(change)
 
 

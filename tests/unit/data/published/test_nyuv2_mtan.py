@@ -22,7 +22,9 @@ def test_every_value(tmp_path):
 
 def test_normals_are_derived_where_there_are_none(tmp_path):
     write_mtan(tmp_path, normals=False)
-    normals = open_dataset("nyuv2_mtan", tmp_path, "train", size=None, targets=["normals"]).sample(0)["normals"]
+    normals = open_dataset("nyuv2_mtan", tmp_path, "train", size=None, targets=["normals"]).sample(0)[
+        "normals"
+    ]
     assert normals.shape == (3, 24, 32)
     assert np.isfinite(normals.astype(float)).all()
 
@@ -30,7 +32,11 @@ def test_normals_are_derived_where_there_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("label", np.full((24, 32), 0.5), "`segmentation`.*: Expected whole numbers as labels, but got fractions"),
+        (
+            "label",
+            np.full((24, 32), 0.5),
+            "`segmentation`.*: Expected whole numbers as labels, but got fractions",
+        ),
         ("label", np.full((24, 32), 13.0), "Expected labels from 0 to 12 or -1"),
         ("image", np.full((24, 32, 3), 2.0), "`image`.*: Expected values from 0 to 1, but got 2 to 2"),
         ("image", np.zeros((24, 32, 3), np.uint8), "Expected floats of shape"),

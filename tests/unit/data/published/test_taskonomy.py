@@ -54,7 +54,9 @@ def test_other_buildings(tmp_path):
     write_taskonomy(tmp_path)
     for name in ("allensville", "darden", "ihlen"):
         (tmp_path / "rgb" / "taskonomy" / name).rename(tmp_path / "rgb" / "taskonomy" / f"{name}2")
-    with pytest.raises(DataError, match="buildings of Taskonomy's tiny split .*, but got allensville2, darden2"):
+    with pytest.raises(
+        DataError, match="buildings of Taskonomy's tiny split .*, but got allensville2, darden2"
+    ):
         open_published("taskonomy", tmp_path)
 
 
