@@ -96,3 +96,13 @@ def test_the_fingerprint_follows_the_version():
         for v in ("1", "2")
     )
     assert one.fingerprint != other.fingerprint
+
+
+def test_a_hugging_face_dataset():
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets are an extra")
+    features = datasets.Features({"img": datasets.Image(), "scene": datasets.ClassLabel(names=["a", "b"])})
+    items = datasets.Dataset.from_dict({"img": [picture(9), picture(3)], "scene": [1, 0]}, features=features)
+    answer = Answer(TargetSpec("scene", "classification", classes=tuple(items.features["scene"].names)))
+    dataset = adapt(items, name="hf", size=(6, 8), image="img", targets={"scene": ("scene", answer)})
+    assert [dataset.sample(i)["scene"].item() for i in range(2)] == [1, 0]
+    assert dataset.sample(0)["image"][0, 0].tolist() == [9, 0, 0]
