@@ -81,7 +81,8 @@ class Context:
         kept = {name: content[name] for name in names}
         for name in ("cache", "cache_dir", "workers"):
             kept["data"].pop(name, None)
-        for name, default in {"damaged": "refuse", "factory": None, "factory_options": {}}.items():
+        defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
+        for name, default in defaults.items():
             if kept["data"][name] == default:
                 del kept["data"][name]
         return {"settings": kept, "data": self.parts.fingerprint}
