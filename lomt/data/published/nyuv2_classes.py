@@ -23,231 +23,50 @@ __all__ = [
     "official_test",
 ]
 
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
+
+
 COUNT = 1449
 """Images of the labelled set."""
 LABELS = 894
 """Labels in the file; 0 is none."""
 
-CLASSES_40 = (
-    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),
-    *(
-        "picture",
-        "counter",
-        "blinds",
-        "desk",
-        "shelves",
-        "curtain",
-        "dresser",
-        "pillow",
-        "mirror",
-        "floor mat",
-    ),
-    *(
-        "clothes",
-        "ceiling",
-        "books",
-        "refridgerator",
-        "television",
-        "paper",
-        "towel",
-        "shower curtain",
-        "box",
-    ),
-    *("whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
-    *("otherstructure", "otherfurniture", "otherprop"),
+CLASSES_40 = _parts(
+    "wall, floor, cabinet, bed, chair, sofa, table, door, window, bookshelf, picture, counter, blinds, "
+    "desk, shelves, curtain, dresser, pillow, mirror, floor mat, clothes, ceiling, books, refridgerator, "
+    "television, paper, towel, shower curtain, box, whiteboard, person, night stand, toilet, sink, lamp, "
+    "bathtub, bag, otherstructure, otherfurniture, otherprop"
 )
 NAMED_40 = 37
 """The first of the 40 that are no collection of others."""
-CLASSES_13 = (
-    *("bed", "books", "ceiling", "chair", "floor", "furniture", "objects", "picture", "sofa", "table", "tv"),
-    *("wall", "window"),
+CLASSES_13 = _parts(
+    "bed, books, ceiling, chair, floor, furniture, objects, picture, sofa, table, tv, wall, window"
 )
 
 # of the labels 1 to 894: the one label of each of the 37 named classes, in class order
-_NAMED = (
-    *(
-        21,
-        11,
-        3,
-        157,
-        5,
-        83,
-        19,
-        28,
-        59,
-        88,
-        64,
-        7,
-        80,
-        36,
-        42,
-        89,
-        169,
-        119,
-        122,
-        143,
-        141,
-        4,
-        85,
-        17,
-        172,
-        15,
-    ),
-    *(135, 123, 26, 45, 331, 158, 124, 24, 144, 136, 55),
+_NAMED = _numbers(
+    "21 11 3 157 5 83 19 28 59 88 64 7 80 36 42 89 169 119 122 143 141 4 85 17 172 15 135 123 26 45 331 158 "
+    "124 24 144 136 55"
 )
-_OTHER_STRUCTURE = (
-    *(
-        8,
-        25,
-        33,
-        38,
-        51,
-        53,
-        57,
-        58,
-        62,
-        65,
-        79,
-        94,
-        104,
-        112,
-        134,
-        153,
-        215,
-        216,
-        223,
-        225,
-        238,
-        241,
-        242,
-        256,
-    ),
-    *(
-        295,
-        301,
-        339,
-        342,
-        354,
-        363,
-        372,
-        380,
-        392,
-        408,
-        412,
-        453,
-        456,
-        463,
-        477,
-        497,
-        541,
-        550,
-        553,
-        567,
-        573,
-    ),
-    *(
-        582,
-        591,
-        609,
-        612,
-        615,
-        642,
-        645,
-        657,
-        658,
-        659,
-        663,
-        667,
-        668,
-        686,
-        700,
-        702,
-        777,
-        778,
-        782,
-        850,
-        861,
-    ),
-    *(868, 874),
+_OTHER_STRUCTURE = _numbers(
+    "8 25 33 38 51 53 57 58 62 65 79 94 104 112 134 153 215 216 223 225 238 241 242 256 295 301 339 342 354 "
+    "363 372 380 392 408 412 453 456 463 477 497 541 550 553 567 573 582 591 609 612 615 642 645 657 658 659 "
+    "663 667 668 686 700 702 777 778 782 850 861 868 874"
 )
-_OTHER_FURNITURE = (
-    *(
-        12,
-        43,
-        48,
-        50,
-        87,
-        106,
-        111,
-        161,
-        163,
-        174,
-        183,
-        204,
-        214,
-        219,
-        221,
-        224,
-        236,
-        262,
-        278,
-        291,
-        298,
-        313,
-    ),
-    *(
-        343,
-        344,
-        356,
-        359,
-        373,
-        393,
-        401,
-        414,
-        418,
-        419,
-        430,
-        443,
-        444,
-        447,
-        448,
-        457,
-        458,
-        460,
-        462,
-        475,
-        479,
-    ),
-    *(
-        485,
-        486,
-        493,
-        494,
-        498,
-        499,
-        509,
-        510,
-        515,
-        521,
-        524,
-        540,
-        549,
-        551,
-        554,
-        556,
-        558,
-        576,
-        580,
-        608,
-        625,
-    ),
-    *(703, 734, 770, 772, 797, 800, 803, 804, 813, 814, 815, 820, 829, 835, 858, 863, 882, 892),
+_OTHER_FURNITURE = _numbers(
+    "12 43 48 50 87 106 111 161 163 174 183 204 214 219 221 224 236 262 278 291 298 313 343 344 356 359 373 "
+    "393 401 414 418 419 430 443 444 447 448 457 458 460 462 475 479 485 486 493 494 498 499 509 510 515 521 "
+    "524 540 549 551 554 556 558 576 580 608 625 703 734 770 772 797 800 803 804 813 814 815 820 829 835 858 "
+    "863 882 892"
 )
 # class of the 13, from 1, by class of the 40
-_TO_13 = (
-    *(12, 5, 6, 1, 4, 9, 10, 12, 13, 6, 8, 6, 13, 10, 6, 13, 6, 7, 7, 5, 7, 3, 2, 6, 11, 7, 7, 7, 7, 7, 7, 6),
-    *(7, 7, 7, 7, 7, 7, 6, 7),
-)
+_TO_13 = _numbers("12 5 6 1 4 9 10 12 13 6 8 6 13 10 6 13 6 7 7 5 7 3 2 6 11 7 7 7 7 7 7 6 7 7 7 7 7 7 6 7")
 # numbers of the test images, from 1; all others are for training
 _TEST = """
 1-2 9 14-18 21 28-43 46-47 56-57 59-63 76-79 84-91 117-119 125-129 131-134 137 153-155 167-169 171-176 180-202 207-212
