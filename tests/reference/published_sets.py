@@ -114,7 +114,8 @@ def write_nyud_mt(root: Path, train=3, test=2, derived=False):
 
 def write_celebamask(root: Path, count=6):
     rng = rng_of(4)
-    names = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Lipstick", *(f"Other_{i}" for i in range(36))]
+    names = ["5_o_Clock_Shadow", "Male", "Smiling", "Wearing_Lipstick", "Arched_Eyebrows", "High_Cheekbones"]
+    names += ["Big_Lips", *(f"Other_{i}" for i in range(33))]
     truth = {"masks": [], "attributes": rng.choice([-1, 1], (count, 40)), "names": names}
     for i in range(count):
         save(root / "CelebA-HQ-img" / f"{i}.jpg", picture(rng, (32, 32)))

@@ -25,26 +25,12 @@ from lomt.errors import DataError
 
 __all__ = ["PARTS", "collect", "recognise"]
 
-PARTS = (
-    *(
-        "skin",
-        "nose",
-        "eye_g",
-        "l_eye",
-        "r_eye",
-        "l_brow",
-        "r_brow",
-        "l_ear",
-        "r_ear",
-        "mouth",
-        "u_lip",
-        "l_lip",
-    ),
-    *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
-)
+_FACE_PARTS = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear")
+_MOUTH_PARTS = ("mouth", "u_lip", "l_lip")
+PARTS = (*_FACE_PARTS, *_MOUTH_PARTS, "hair", "hat", "ear_r", "neck_l", "neck", "cloth")
 """In the order in which they are painted, a later one over an earlier one; classes 1 to 18, 0 is background."""
 
-_FACE = (*PARTS[:12], "neck")
+_SKIN = (*_FACE_PARTS, *_MOUTH_PARTS, "neck")
 _IMAGES, _MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 _ATTRIBUTES, _MAPPING = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
 _LISTS = "celebA_datasplit.json"
@@ -124,7 +110,7 @@ def collect(root: Path) -> Collection:
         names_in(root, f"{_MASKS}/{folder}")  # nothing may lead elsewhere
     labels = _attributes(root, numbers)
     splits, source = _splits(root, numbers)
-    three = np.array([0, *(1 if part in _FACE else 2 if part == "hair" else 0 for part in PARTS)], np.uint8)
+    three = np.array([0, *(1 if part in _SKIN else 2 if part == "hair" else 0 for part in PARTS)], np.uint8)
     ids = np.array([f"{number}.jpg".encode() for number in numbers])
     classes = {"segmentation": ["background", *PARTS], "segmentation3": ["background", "skin", "hair"]}
     dense = {
