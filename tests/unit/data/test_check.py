@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from lomt.data import check_dataset, open_folder
 from lomt.data.sample import TargetSpec
@@ -69,3 +70,10 @@ def test_what_never_occurs_is_noted():
     depth.add(np.zeros((1, 2, 2), np.float32))
     assert depth.notes == ["nothing has a label"]
     assert depth.result() == {"unlabelled": 1.0, "channels": [None]}
+
+
+@pytest.mark.slow
+def test_the_measured_data_are_whole(nyuv2):
+    found = check_dataset(nyuv2)
+    assert {split: own.samples for split, own in found.splits.items()} == {"train": 795, "test": 654}
+    assert found.damaged == 0
