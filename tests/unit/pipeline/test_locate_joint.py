@@ -164,7 +164,7 @@ def test_single_candidate_layer_is_refused(finished, tmp_path, monkeypatch):
 
 
 def test_unknown_cost_and_rule_are_named():
-    with pytest.raises(RecipeError, match=r"locate\.joint\.cost: .*macs.*milliseconds"):
+    with pytest.raises(RecipeError, match=r"locate\.joint\.cost`: .*macs.*milliseconds"):
         load_recipe(str(RECIPE), ("locate.joint.cost=flops",))
-    with pytest.raises(RecipeError, match=r"locate\.joint\.rule: "):
+    with pytest.raises(RecipeError, match=r"locate\.joint\.rule`: "):
         load_recipe(str(RECIPE), ("locate.joint.rule=deepest",))

@@ -324,4 +324,9 @@ def test_export_and_bench_take_the_pruned_network_along(finished, tmp_path):
     )
     costs = summary.to_dict()["costs"]
     assert costs["pruned"]["macs"] < 0.55 * costs["rewired"]["macs"]
-    assert set(summary.to_dict()["speed_ups"]["1"]) == {"rewired", "pruned"}
+    assert set(summary.to_dict()["speed_ups"]["1"]) == {
+        "rewired",
+        "pruned",
+        "task segmentation",
+        "task depth",
+    }
