@@ -326,4 +326,4 @@ def test_prune_export_and_bench_take_the_sparse_network_along(finished, tmp_path
     assert sizes == sorted(sizes, reverse=True)
     session = onnxruntime.InferenceSession(out / "deploy" / "sparse.onnx")
     assert [output.name for output in session.get_outputs()] == ["segmentation", "depth"]
-    assert set(summary.to_dict()["speed_ups"]["1"]) == {"rewired", "sparse", "pruned"}
+    assert set(summary.to_dict()["speed_ups"]["1"]) >= {"rewired", "sparse", "pruned"}
