@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = ["write_atomically"]
+__all__ = ["write_atomically", "write_text_atomically"]
 
 _Result = TypeVar("_Result")
 
@@ -40,3 +40,13 @@ def write_atomically(path: Path, write: Callable[[Path], _Result]) -> _Result:
     finally:
         partial.unlink(missing_ok=True)
     return result
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a file of text as :func:`write_atomically` does, in UTF-8.
+
+    Args:
+        path: Of the file.
+        text: The whole content.
+    """
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))

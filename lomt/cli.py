@@ -12,8 +12,10 @@ from typer.core import TyperGroup
 
 from lomt import __version__
 from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
+from lomt.cli_cost import cost
 from lomt.cli_data import data_app
-from lomt.cli_deploy import cost, export_verb, verify
+from lomt.cli_deploy import export_verb, verify
+from lomt.cli_options import VerboseOption, parse_size
 from lomt.cli_prune import InspectGroup, inspect_model, prune_model
 from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
 from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
@@ -80,9 +82,6 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory; runs/NAME if not given.")
-]
-VerboseOption = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
 ]
 
 
@@ -222,7 +221,7 @@ def inspect_backbone(
     """List the layers a task could branch from, with what the backbone costs when cut after each."""
     if granularity not in GRANULARITIES:
         raise UnknownNameError("granularity", granularity, GRANULARITIES)
-    height_width = _parse_size(size)
+    height_width = parse_size(size)
     from dataclasses import asdict
 
     from lomt.models import BackboneSpec, Granularity, create_backbone, list_layers
@@ -287,13 +286,6 @@ def _run(
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"  # one of several processes says it for all
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        _fail(f"Expected `--size` to be height x width in pixels, such as 96x128, but got {text}.")
-    return int(height), int(width)
 
 
 def _show_layers(layers: list[dict[str, Any]]) -> None:

@@ -161,7 +161,7 @@ def _bench_files(
         raise LomtError(
             f"Expected one `--batch` with `--json`, which holds one measurement, but got {len(batches)}."
         )
-    size = None if input_size is None else parse_size(input_size)
+    size = None if input_size is None else parse_size(input_size, "--input-size")
     if profile:
         check_profile(options["provider"])
     with TemporaryDirectory(prefix="lomt-networks-") as folder:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lomt.cli_options import VerboseOption, parse_size
 from lomt.errors import DataError
 
 __all__ = ["data_app"]
@@ -22,9 +23,6 @@ TargetOption = Annotated[
 ]
 ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, help="Samples decoded at once.")]
 SizeOption = Annotated[str, typer.Option("--size", metavar="HxW", help="Height and width in pixels.")]
-VerboseOption = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
-]
 
 data_app = typer.Typer(
     help="Look through a dataset, see it, decode it once: folders with a dataset.yaml, and NYU-Depth v2, "
@@ -84,7 +82,7 @@ def preview(
 
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
-    dataset = open_dataset(identify(path), path, split, size=_size(size), targets=targets or None)
+    dataset = open_dataset(identify(path), path, split, size=parse_size(size), targets=targets or None)
     count = min(count, len(dataset))
     sheet = contact_sheet(dataset, [i * len(dataset) // count for i in range(count)])
     save_sheet(sheet, out)
@@ -110,7 +108,7 @@ def cache(
     from lomt.terminal import configure_logging, terminal_progress
 
     configure_logging(verbose)
-    layout, height_width = identify(path), _size(size)
+    layout, height_width = identify(path), parse_size(size)
     with terminal_progress() as progress:
         for split in splits_of(layout, path):
             dataset = open_dataset(layout, path, split, size=height_width, targets=targets or None)
@@ -137,13 +135,6 @@ def _check_archive(path: Path) -> None:
         f"Expected a dataset's folder, but got the archive {path}. All its members stay inside the folder that it "
         "is unpacked in: unpack it and give that folder."
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise DataError(f"Expected `--size` to be height x width in pixels, such as 96x128, but got {text}.")
-    return int(height), int(width)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -1,30 +1,32 @@
-"""The verbs on deployed networks, `lomt export`, `lomt verify` and `lomt cost`: they parse and print."""
+"""The verbs that make and check files, `lomt export` and `lomt verify`: they parse and print."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lomt.cli_prune import KeywordOption, VerboseOption, WeightsOption, parse_keywords, see_working_directory
+from lomt.cli_options import (
+    KeywordOption,
+    ShapeOption,
+    VerboseOption,
+    WeightsOption,
+    open_model_source,
+    refuse_options,
+)
 from lomt.errors import LomtError
 
 if TYPE_CHECKING:
-    from lomt.deploy import Cost, Interface
+    from lomt.deploy import Interface
     from lomt.pipeline.model_source import ModelSource
 
-__all__ = ["cost", "export_verb", "verify"]
+__all__ = ["export_verb", "verify"]
 
 _RECIPE_SUFFIXES = (".yaml", ".yml")
 _MISMATCH = 1
 
-_InputOption = Annotated[
-    list[str] | None,
-    typer.Option("--input", metavar="SHAPE", help="Shape of the images, such as 1x3x224x224; runs know it."),
-]
 _AgainstOption = typer.Option(
     "--against",
     metavar="RUN|DIR|FACTORY",
@@ -55,7 +57,7 @@ def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
         overrides: Annotated[
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="For a recipe: change a key.")
         ] = None,
-        inputs: _InputOption = None,
+        inputs: ShapeOption = None,
         tasks: Annotated[
             list[str] | None,
             typer.Option(
@@ -112,13 +114,15 @@ def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
     ) -> None:
         """Write verified ONNX files, with all tasks or one; of a recipe, run the stage that does."""
         if is_recipe(source):
-            _refuse_options(
-                source, {"--input": inputs, "--task": tasks, "--per-task": per_task, "--kind": kinds}
+            refuse_options(
+                {"--input": inputs, "--task": tasks, "--per-task": per_task or None, "--kind": kinds},
+                f"with the recipe {source}",
+                "It says what is exported; give a run or a model.",
             )
             run_stage(source, overrides, out, "export", "export", verbose)
             return
         path = _check_out(source, out, overrides)
-        found = _open(source, inputs, weights, keywords, verbose)
+        found = open_model_source(source, inputs, weights, keywords, verbose)
         try:
             interface = _interface(found.interface, mean, std, channel_order, highest, bake, answer, kinds)
             _export(found, path, tasks, per_task, interface, opset, fixed_batch, fixed_size)
@@ -138,7 +142,7 @@ def is_recipe(source: str) -> bool:
 def verify(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file.")],
     against: Annotated[str, _AgainstOption],
-    inputs: _InputOption = None,
+    inputs: ShapeOption = None,
     no_metrics: Annotated[
         bool,
         typer.Option("--no-metrics", help="Of a run, leave its data alone: random images, no task metrics."),
@@ -156,7 +160,7 @@ def verify(
     """Compare an ONNX file with its model: names, shapes, values, facts, task metrics; exit status 1 if it differs."""
     if not file.is_file():
         raise LomtError(f"Expected `{file}` to be an ONNX file, but there is none. Export it first.")
-    source = _open(against, inputs, weights, keywords, verbose, uses_data=not no_metrics)
+    source = open_model_source(against, inputs, weights, keywords, verbose, uses_data=not no_metrics)
     from lomt.pipeline.verify_file import verify_file
 
     found = verify_file(file, source)
@@ -173,64 +177,9 @@ def verify(
     typer.echo(f"{file} computes what {source.name} does. Report in {place}.")
 
 
-def cost(
-    target: Annotated[
-        str,
-        typer.Argument(metavar="FILE|RUN|DIR|FACTORY", help="An ONNX file, or a model as in `lomt export`."),
-    ],
-    inputs: _InputOption = None,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", help="Images, where a file leaves it open.")
-    ] = 1,
-    size: Annotated[
-        str | None,
-        typer.Option("--size", metavar="HxW", help="Height and width, where a file leaves them open."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    weights: WeightsOption = None,
-    keywords: KeywordOption = None,
-    verbose: VerboseOption = 0,
-) -> None:
-    """Count parameters, multiply-accumulates, activations and bytes in the exported graph, by component and task."""
-    image_size = None if size is None else _parse_size(size)
-    if Path(target).is_file():
-        from lomt.deploy import count_cost
-
-        try:
-            found, torch_macs = count_cost(Path(target), batch=batch, size=image_size), None
-        except ValueError as error:
-            raise LomtError(str(error)) from error
-    else:
-        source = _open(target, inputs, weights, keywords, verbose, uses_data=False)
-        found, torch_macs = _model_cost(source, batch, image_size)
-    if as_json:
-        typer.echo(json.dumps({**found.to_dict(), "torch_macs": torch_macs}, indent=2))
-    else:
-        _show_cost(found, torch_macs)
-
-
 def report_path(file: Path) -> Path:
     """Return where the verification of a file goes."""
     return file.with_name(f"{file.stem}.verification.json")
-
-
-def _open(
-    source: str,
-    inputs: list[str] | None,
-    weights: Path | None,
-    keywords: list[str] | None,
-    verbosity: int,
-    *,
-    uses_data: bool = True,
-) -> "ModelSource":
-    from lomt.terminal import configure_logging
-
-    configure_logging(verbosity)
-    kwargs = parse_keywords(keywords or [])
-    from lomt.pipeline.model_source import open_source
-
-    see_working_directory()
-    return open_source(source, inputs or (), weights=weights, kwargs=kwargs, uses_data=uses_data)
 
 
 def _export(
@@ -288,45 +237,6 @@ def _export(
     typer.echo(f"Verified against {source.name}; report in {report_path(path)}.")
 
 
-def _model_cost(source: "ModelSource", batch: int, size: tuple[int, int] | None) -> "tuple[Cost, int]":
-    from lomt.deploy import count_cost, export_files
-    from lomt.deploy.image_sizes import at_size
-    from lomt.deploy.torch_macs import count_torch_macs
-
-    images = source.images[:1] if size is None else at_size(source.images[:1], size)
-    with TemporaryDirectory(prefix="lomt-cost-") as folder:
-        path = Path(folder, "model.onnx")
-        try:
-            export_files(source.model, images, {path: None}, fixed_size=True, verify=False)
-            found = count_cost(path, batch=batch)
-        except (ValueError, TypeError) as error:
-            raise LomtError(str(error)) from error
-    return found, count_torch_macs(source.model, images.repeat(batch, 1, 1, 1))
-
-
-def _show_cost(cost: "Cost", torch_macs: int | None) -> None:
-    from lomt.terminal import show_table
-
-    numbers = ("parameters", "MACs", "activations", "weight bytes")
-    whole = ("all", f"{cost.params:,}", f"{cost.macs:,}", f"{cost.activations:,}", f"{cost.weight_bytes:,}")
-    for heading, parts in (("component", cost.components), ("task alone", cost.tasks)):
-        rows = [
-            (name, f"{part.params:,}", f"{part.macs:,}", f"{part.activations:,}", f"{part.weight_bytes:,}")
-            for name, part in parts.items()
-        ]
-        show_table((heading, *numbers), [*rows, whole] if heading == "component" else rows, numbers=numbers)
-        typer.echo("")
-    size = "x".join(map(str, cost.size)) or "no image"
-    typer.echo(
-        f"Batch {cost.batch}, {size}; the file has {cost.file_bytes:,} bytes. A MAC is two operations."
-    )
-    for name in cost.uncounted:
-        typer.echo(f"Not counted: {name}")
-    if torch_macs is not None:
-        same = torch_macs == cost.macs
-        typer.echo("torch's counter says the same." if same else f"torch's counter says {torch_macs:,} MACs.")
-
-
 def _interface(
     own: "Interface",
     mean: str | None,
@@ -370,13 +280,6 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
         raise LomtError(f"Expected `{option}` to be numbers with commas between, but got {text}.") from None
 
 
-def _parse_size(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise LomtError(f"Expected `--size` to be height x width in pixels, such as 96x128, but got {text}.")
-    return int(height), int(width)
-
-
 def _check_out(source: str, out: Path | None, overrides: list[str] | None) -> Path:
     if overrides:
         raise LomtError(f"Expected `--set` only with a recipe, but {source} is a model.")
@@ -388,16 +291,7 @@ def _check_out(source: str, out: Path | None, overrides: list[str] | None) -> Pa
     return out
 
 
-def _refuse_options(source: str, given: Mapping[str, Any]) -> None:
-    for option, value in given.items():
-        if value:
-            raise LomtError(
-                f"Expected no `{option}` with the recipe {source}: it says what is exported. Give a run or a model."
-            )
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    from lomt.atomic_file import write_atomically
+    from lomt.atomic_file import write_text_atomically
 
-    text = json.dumps(content, indent=2) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -1,22 +1,30 @@
-"""What the verbs on files share: options that do not go together, sizes, and how messages name arguments."""
+"""What the verbs share: options, those that do not go together, sizes, and how messages name arguments."""
 
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lomt.errors import LomtError
 
+if TYPE_CHECKING:
+    from lomt.pipeline.model_source import ModelSource
+
 __all__ = [
     "InputSizeOption",
     "JsonOption",
+    "KeywordOption",
     "RunStage",
     "SetOption",
+    "ShapeOption",
     "VerboseOption",
+    "WeightsOption",
     "in_options",
     "make_local_modules_known",
+    "open_model_source",
+    "parse_keywords",
     "parse_size",
     "refuse_options",
 ]
@@ -37,6 +45,17 @@ InputSizeOption = Annotated[
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.")
 ]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SHAPE", help="Shape of the images, such as 1x3x224x224; runs know it."),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="A safetensors file or torch checkpoint.")
+]
+KeywordOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the factory. May be repeated."),
+]
 VerboseOption = Annotated[
     int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
 ]
@@ -49,20 +68,72 @@ def refuse_options(options: Mapping[str, Any], where: str, way_out: str) -> None
         raise LomtError(f"Expected no {', '.join(given)} {where}. {way_out}")
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Return height and width from a text such as 96x128."""
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
+    """Return height and width from a text such as 96x128.
+
+    Args:
+        text: What the option was given.
+        option: Its name, for the message.
+
+    Raises:
+        LomtError: The text is no size.
+    """
     height, _, width = text.lower().partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
         raise LomtError(
-            f"Expected `--input-size` to be height x width in pixels, such as 96x128, but got {text}."
+            f"Expected `{option}` to be height x width in pixels, such as 96x128, but got {text}."
         )
     return int(height), int(width)
+
+
+def parse_keywords(texts: list[str]) -> dict[str, Any]:
+    """Read the arguments of a factory, `KEY=VALUE` with a value in YAML.
+
+    Raises:
+        LomtError: A text cannot be read.
+    """
+    import yaml
+
+    kwargs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key.isidentifier()):
+            raise LomtError(f"Expected `--option` to be KEY=VALUE, such as num_classes=10, but got {text}.")
+        try:
+            kwargs[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise LomtError(f"Expected the value of `--option {text}` to be YAML, but it is not.") from error
+    return kwargs
 
 
 def make_local_modules_known() -> None:
     """Let factories name modules that lie where lomt is called from."""
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)  # a factory's module may lie where lomt is called from, as with `python -m`
+        sys.path.insert(0, here)  # as with `python -m`
+
+
+def open_model_source(
+    source: str,
+    inputs: list[str] | None,
+    weights: Path | None,
+    keywords: list[str] | None,
+    verbosity: int,
+    *,
+    uses_data: bool = True,
+) -> "ModelSource":
+    """Open what a verb on files is told to take as the model: a run, a saved model or a factory.
+
+    Raises:
+        LomtError: There is no such model, or it does not say what it takes.
+    """
+    from lomt.terminal import configure_logging
+
+    configure_logging(verbosity)
+    kwargs = parse_keywords(keywords or [])
+    from lomt.pipeline.model_source import open_source
+
+    make_local_modules_known()
+    return open_source(source, inputs or (), weights=weights, kwargs=kwargs, uses_data=uses_data)
 
 
 def in_options(text: str) -> str:

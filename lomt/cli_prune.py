@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,18 +9,16 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lomt.cli_options import (
+    KeywordOption,
+    VerboseOption,
+    WeightsOption,
+    make_local_modules_known,
+    parse_keywords,
+)
 from lomt.errors import LomtError
 
-__all__ = [
-    "InspectGroup",
-    "KeywordOption",
-    "VerboseOption",
-    "WeightsOption",
-    "inspect_model",
-    "parse_keywords",
-    "prune_model",
-    "see_working_directory",
-]
+__all__ = ["InspectGroup", "inspect_model", "prune_model"]
 
 _MOST_LINES = 5
 """On why removal is lossy, in text."""
@@ -42,19 +39,9 @@ InputOption = Annotated[
         "another type. May be repeated.",
     ),
 ]
-WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", metavar="FILE", help="A safetensors file or torch checkpoint.")
-]
-KeywordOption = Annotated[
-    list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An argument of the factory. May be repeated."),
-]
 ProtectOption = Annotated[
     list[str] | None,
     typer.Option("--protect", metavar="NAME", help="A layer whose channels stay. May be repeated."),
-]
-VerboseOption = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Log what is done; twice for details.")
 ]
 
 
@@ -201,14 +188,8 @@ def _open(
         examples = parse_inputs(inputs)
     except ValueError as error:
         raise LomtError(str(error)) from error
-    see_working_directory()
+    make_local_modules_known()
     return open_model(factory, kwargs, weights), examples
-
-
-def see_working_directory() -> None:
-    """Find a factory's module where lomt is called from, as with `python -m`."""
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _one_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
@@ -230,26 +211,6 @@ def _parse_divisor(text: str | None) -> int | str | None:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
         raise LomtError(f"Expected `--divisor` to be a positive integer or auto, but got {text}.")
     return int(text)
-
-
-def parse_keywords(texts: list[str]) -> dict[str, Any]:
-    """Read the arguments of a factory, `KEY=VALUE` with a value in YAML.
-
-    Raises:
-        LomtError: A text cannot be read.
-    """
-    import yaml
-
-    kwargs = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (equals and key.isidentifier()):
-            raise LomtError(f"Expected `--option` to be KEY=VALUE, such as num_classes=10, but got {text}.")
-        try:
-            kwargs[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise LomtError(f"Expected the value of `--option {text}` to be YAML, but it is not.") from error
-    return kwargs
 
 
 def _check_out(out: Path | None) -> Path:

@@ -120,9 +120,9 @@ def _quantize_file(
     input_size: str | None,
     json_file: Path | None,
 ) -> None:
-    from lomt.atomic_file import write_atomically
+    from lomt.atomic_file import write_text_atomically
 
-    size = None if input_size is None else parse_size(input_size)
+    size = None if input_size is None else parse_size(input_size, "--input-size")
     given = {key: value for key, value in settings.items() if value is not None}
     try:
         result = (_to_fp16 if fp16 else _to_int8)(path, out, data, given, size)
@@ -133,8 +133,7 @@ def _quantize_file(
     typer.echo(str(result))
     typer.echo(f"Written to {out}.")
     if json_file is not None:
-        text = json.dumps(result.to_dict(), indent=2) + "\n"
-        write_atomically(json_file, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_text_atomically(json_file, json.dumps(result.to_dict(), indent=2) + "\n")
 
 
 def _to_int8(

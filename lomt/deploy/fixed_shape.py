@@ -1,14 +1,12 @@
-"""The image size of an ONNX file: what it leaves open, and a network with everything filled in."""
+"""The images that ONNX files take: their input, and the size that several files have in common."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnx
 
-from lomt.deploy.cost import count_cost
 from lomt.errors import ArtifactError
 
-__all__ = ["common_shape", "count_macs", "image_input"]
+__all__ = ["common_shape", "image_input"]
 
 
 def image_input(network: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
@@ -61,30 +59,6 @@ def common_shape(
                 "it for that size, or give another `input_shape`."
             )
     return shape
-
-
-def count_macs(network: onnx.ModelProto, shape: Sequence[int], folder: Path) -> int | None:
-    """Count the multiply-accumulates for one shape of the input, batch included; ``None`` where some are not counted.
-
-    Args:
-        network: The network; left as it is.
-        shape: Of the input.
-        folder: Where a file may be written for a moment.
-    """
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(network)
-    sizes = image_input(fixed, "the network").type.tensor_type.shape.dim[1:]
-    if not all(size.dim_value for size in sizes):
-        del fixed.graph.value_info[:]  # noted for open sizes
-    for size, value in zip(sizes, shape[1:], strict=True):
-        size.dim_value = value
-    path = folder / "fixed.onnx"
-    onnx.save(fixed, path)
-    try:
-        cost = count_cost(path, batch=shape[0])
-    except ArtifactError:  # shapes that onnx cannot infer: nothing is claimed
-        return None
-    return None if cost.uncounted else cost.macs
 
 
 def _image_shape(network: onnx.ModelProto, name: str) -> tuple[int, ...]:

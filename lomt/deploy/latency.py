@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import onnx
 
+from lomt.deploy.cost import count_cost
 from lomt.deploy.environment import describe_environment
-from lomt.deploy.fixed_shape import common_shape, count_macs
+from lomt.deploy.fixed_shape import common_shape
 from lomt.deploy.latency_gate import check_outputs
 from lomt.deploy.latency_process import LatencyError, ask_worker
 from lomt.deploy.latency_report import ArmLatency, LatencyReport
@@ -22,7 +23,7 @@ from lomt.deploy.onnx_graph import load_network
 from lomt.deploy.providers import Provider, check_provider, reads_onnx, runs_on_gpu
 from lomt.deploy.session import PROVIDERS, Device
 from lomt.deploy.source_file import describe_source
-from lomt.errors import UnknownNameError
+from lomt.errors import ArtifactError, UnknownNameError
 
 __all__ = ["LatencyError", "measure_latency"]
 
@@ -326,8 +327,13 @@ class _Measurement:
     def _macs(self, name: str) -> int | None:
         if name not in self.networks:
             return None
-        shape = (self.settings["batch"], *self.settings["input_shape"])
-        return count_macs(self.networks[name], shape, self.folder)
+        _, *size = self.settings["input_shape"]
+        images = (size[0], size[1]) if len(size) == 2 else None
+        try:
+            cost = count_cost(Path(self.arms[name]), batch=self.settings["batch"], size=images)
+        except ArtifactError:  # shapes that onnx cannot infer: nothing is claimed
+            return None
+        return None if cost.uncounted else cost.macs
 
 
 def _machine(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pydantic import (
     ValidationError,
 )
 
-from lomt.atomic_file import write_atomically
+from lomt.atomic_file import write_text_atomically
 from lomt.deploy.latency_report import SCHEMA
 from lomt.errors import ArtifactError
 
@@ -123,7 +123,7 @@ def write_latency(content: dict[str, Any], path: Path) -> None:
     """Write a measurement, whole or not at all, after checking it against the schema."""
     LatencyFile.model_validate(content)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_text_atomically(path, text)
 
 
 def read_latency(path: Path) -> LatencyFile:

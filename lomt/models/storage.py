@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from lomt._version import __version__
-from lomt.atomic_file import write_atomically
+from lomt.atomic_file import write_atomically, write_text_atomically
 from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
 from lomt.models.backbone import mismatch
@@ -46,7 +46,7 @@ def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
         "model": model.spec.to_dict(),
     }
     text = json.dumps(structure, indent=2) + "\n"
-    write_atomically(directory / _STRUCTURE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text_atomically(directory / _STRUCTURE, text)
     return directory
 
 

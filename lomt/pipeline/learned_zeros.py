@@ -136,5 +136,4 @@ class LearnedZeros:
         return -(-loader.batches_per_epoch // train.accumulation_steps)
 
     def _example(self) -> Tensor:
-        batches = FirstBatches(self.context.parts, self.settings.train, torch.device("cpu"))
-        return next(batches.images(1))[:1]
+        return FirstBatches(self.context.parts, self.settings.train, torch.device("cpu")).example()

@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from lomt.atomic_file import write_text_atomically
 from lomt.branching import layers_apart
 from lomt.pipeline.context import Context
-from lomt.pipeline.run_directory import StageFolder, write_text
+from lomt.pipeline.run_directory import StageFolder
 
 __all__ = ["format_report", "make_report", "write_report"]
 
@@ -23,7 +24,7 @@ def write_report(context: Context, folder: StageFolder) -> None:
     """Write what the finished methods found, as JSON and as text."""
     report = make_report(context)
     folder.write_json("report.json", report)
-    write_text(folder.path / "report.txt", format_report(report))
+    write_text_atomically(folder.path / "report.txt", format_report(report))
 
 
 def make_report(context: Context) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lomt.atomic_file import write_text_atomically
 from lomt.branching import DensityProfile, branch_point, format_branch_points
 from lomt.pipeline.context import Context
 from lomt.pipeline.finer_trials import prefer_finer
 from lomt.pipeline.locate_joint import joint_key, joint_profiles
 from lomt.pipeline.locate_report import write_report
 from lomt.pipeline.locate_single_task import single_task_key, single_task_profiles
-from lomt.pipeline.run_directory import StageFolder, write_text
+from lomt.pipeline.run_directory import StageFolder
 
 __all__ = ["run_locate"]
 
@@ -80,7 +81,7 @@ def run_locate(context: Context) -> None:
     trials.finish()
     if context.is_writer:
         text = format_branch_points(chosen, profiles, context.parts.layers, tried, evidence=method.evidence)
-        write_text(folder.path / "branch_points.yaml", text)
+        write_text_atomically(folder.path / "branch_points.yaml", text)
         write_report(context, folder)
     folder.write_json("profiles.json", found)
     folder.finish()

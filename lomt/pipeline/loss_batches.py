@@ -20,7 +20,7 @@ class FirstBatches:
     Args:
         parts: Of the run.
         settings: For the size of the batches.
-        device: Where losses are computed.
+        device: Where losses are computed and the example lies.
     """
 
     parts: Parts
@@ -31,6 +31,10 @@ class FirstBatches:
         """Yield images as networks take them, on the CPU."""
         for batch in self._batches(count):
             yield self.parts.prepared(batch["image"])
+
+    def example(self) -> Tensor:
+        """Return the first image as networks take it, a batch of one on the device."""
+        return next(self.images(1))[:1].to(self.device)
 
     def losses(self, count: int, model: nn.Module) -> Iterator[dict[str, Tensor]]:
         """Yield each batch's weighted mean losses by task, on the model's device."""

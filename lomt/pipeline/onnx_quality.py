@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lomt.data import Split
 from lomt.deploy import Interface, OnnxModel, Preprocessing
 from lomt.deploy.deployed_network import raw_answer
 from lomt.errors import ExportMismatchError
@@ -60,9 +61,14 @@ def file_images(parts: Parts, images: Tensor, interface: Interface) -> Tensor:
 
 
 def onnx_metrics(
-    parts: Parts, path: Path, interface: Interface, progress: Progress | None = None, shown: str | None = None
+    parts: Parts,
+    path: Path,
+    interface: Interface,
+    progress: Progress | None = None,
+    shown: str | None = None,
+    split: Split = "test",
 ) -> dict[str, dict[str, float]]:
-    """Recompute the metrics of a file's tasks on the test split.
+    """Compute the metrics of a file's tasks.
 
     Args:
         parts: Data and tasks.
@@ -70,9 +76,10 @@ def onnx_metrics(
         interface: What it takes and gives.
         progress: Told of every batch.
         shown: What the progress calls the file.
+        split: Which samples.
     """
     network = OnnxModel(path, threads=parts.recipe.threads or torch.get_num_threads())
-    loader = parts.loader("test", parts.recipe.train)
+    loader = parts.loader(split, parts.recipe.train)
     tasks = {name: parts.tasks[name] for name in network.outputs}
 
     def predict(images: Tensor) -> dict[str, Tensor]:

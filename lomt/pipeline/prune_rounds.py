@@ -154,7 +154,7 @@ class Rounds:
     def _example(self, model: nn.Module) -> Tensor:
         """One image where the model is."""
         device = next(model.parameters()).device
-        return next(self._batches(device).images(1))[:1].to(device)
+        return self._batches(device).example()
 
     def _pruned(self, model: nn.Module, budget: Mapping[str, float]) -> PruneResult:
         settings = self.settings

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lomt.atomic_file import write_text_atomically
 from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
 from lomt.pipeline.prune_rounds import Rounds, budget_of, counted_by, share_kept
-from lomt.pipeline.run_directory import write_text
 from lomt.pruning.compose import compose
 from lomt.pruning.plan import ComponentChange, PruningPlan
 from lomt.pruning.storage import save
@@ -35,7 +35,7 @@ def run_prune(context: Context) -> None:
     name, target = budget_of(settings)
     if context.is_writer:
         lines = "".join(json.dumps(record) + "\n" for record in rounds.history())
-        write_text(folder.path / "history.jsonl", lines)
+        write_text_atomically(folder.path / "history.jsonl", lines)
         save(model, folder.path)
     folder.write_json("plan.json", _whole(plans).to_dict())
     folder.write_json(

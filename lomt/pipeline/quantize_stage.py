@@ -1,20 +1,17 @@
 """Stage ``quantize``: an int8 file of the network to deploy, in which every task keeps its quality."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lomt.deploy import OnnxModel
+from lomt.data import Split
 from lomt.deploy.quantize import quantize_int8
 from lomt.pipeline.context import Context
 from lomt.pipeline.export_stage import onnx_files
+from lomt.pipeline.onnx_quality import interface_of, onnx_metrics
 from lomt.tasks import MetricInfo
-from lomt.training import evaluate
 
 __all__ = ["INT8_FILE", "run_quantize", "share_kept"]
 
@@ -36,7 +33,7 @@ def run_quantize(context: Context) -> None:
     context.progress.message("quantize: int8, layer by layer where a task loses too much")
     parts = context.parts
     model = context.directory.path / "deploy" / list(onnx_files(context.recipe).values())[-1]
-    split: Literal["validation", "test"] = "test" if parts.dataset("validation") is None else "validation"
+    split: Split = "test" if parts.dataset("validation") is None else "validation"
     reference = _metrics(context, model, split)
 
     def judge(file: Path) -> dict[str, float]:
@@ -99,26 +96,5 @@ def _calibration_images(context: Context, count: int) -> list[np.ndarray]:
     return found[:count]
 
 
-def _metrics(
-    context: Context, path: Path, split: Literal["validation", "test"]
-) -> dict[str, dict[str, float]]:
-    loader = context.parts.loader(split, context.recipe.train)
-    context.progress.start(f"testing {path.name}", loader.batches_per_epoch)
-    result = evaluate(
-        _predict(context, OnnxModel(path, threads=context.recipe.threads or torch.get_num_threads())),
-        loader.epoch(0),
-        context.parts.tasks,
-        targets=context.parts.targets,
-        progress=context.progress,
-    )
-    context.progress.finish()
-    return result.metrics
-
-
-def _predict(context: Context, network: OnnxModel) -> Callable[[Tensor], Mapping[str, Tensor]]:
-    def predict(images: Tensor) -> Mapping[str, Tensor]:
-        """Run the file."""
-        outputs = network(np.ascontiguousarray(context.parts.prepared(images).numpy()))
-        return {name: torch.from_numpy(value) for name, value in outputs.items()}
-
-    return predict
+def _metrics(context: Context, path: Path, split: Split) -> dict[str, dict[str, float]]:
+    return onnx_metrics(context.parts, path, interface_of(context.parts), context.progress, split=split)

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from lomt.atomic_file import write_atomically
+from lomt.atomic_file import write_text_atomically
 from lomt.errors import ArtifactError
 from lomt.recipe import Recipe
 
-__all__ = ["RunDirectory", "StageFolder", "key_of", "read_json", "write_text"]
+__all__ = ["RunDirectory", "StageFolder", "key_of", "read_json"]
 
 _STAMP = "stage.json"
 
@@ -45,7 +45,7 @@ class RunDirectory:
         if is_writer:
             path.mkdir(parents=True, exist_ok=True)
             content = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-            write_text(stored, heading + content)
+            write_text_atomically(stored, heading + content)
 
     def find_json(self, stage: str, name: str) -> dict[str, Any] | None:
         """Return an artefact of a finished stage, or None where it is not there."""
@@ -104,7 +104,7 @@ class StageFolder:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write an artefact whole or not at all."""
         if self._is_writer:
-            write_text(self.path / name, json.dumps(content, indent=2) + "\n")
+            write_text_atomically(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read an artefact back.
@@ -160,11 +160,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(f"Expected {path} to hold a JSON object, but got {type(content).__name__}.")
     return content
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _check_owner(stored: Path, name: str) -> None:

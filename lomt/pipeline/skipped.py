@@ -2,9 +2,10 @@
 
 import json
 
+from lomt.atomic_file import write_text_atomically
 from lomt.errors import ArtifactError
 from lomt.pipeline.context import Context
-from lomt.pipeline.run_directory import RunDirectory, write_text
+from lomt.pipeline.run_directory import RunDirectory
 
 __all__ = ["note_skipped", "skipped_counts"]
 
@@ -19,7 +20,7 @@ def note_skipped(context: Context) -> None:
     path = context.directory.path / _FILE
     noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     noted |= {split: [damage.message for damage in damages] for split, damages in found.items()}
-    write_text(path, json.dumps(noted, indent=2) + "\n")
+    write_text_atomically(path, json.dumps(noted, indent=2) + "\n")
 
 
 def skipped_counts(directory: RunDirectory) -> dict[str, int]:

@@ -76,7 +76,7 @@ class Decisions:
         device = next(network.parameters()).device
         batches = FirstBatches(self.context.parts, self.settings.train, device)
         losses = partial(batches.losses, self.settings.loss_batches)
-        example = next(batches.images(1))[:1].to(device)
+        example = batches.example()
         if self.settings.granularity == "structured":
             return self._of_channels(network, share, within, losses, example)
         return self._of_weights(network, share, within, losses, example)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lomt.atomic_file import write_text_atomically
 from lomt.compress.channel_baselines import removable_part
 from lomt.errors import SparsityTargetError
 from lomt.models import MultiTaskModel, save_model
@@ -16,7 +17,7 @@ from lomt.pipeline.baseline_zeros import BaselineZeros
 from lomt.pipeline.context import Context, wait_for_all
 from lomt.pipeline.learned_zeros import LearnedZeros
 from lomt.pipeline.loss_batches import FirstBatches
-from lomt.pipeline.run_directory import StageFolder, write_text
+from lomt.pipeline.run_directory import StageFolder
 from lomt.pipeline.sparse_decisions import rising_epochs, target_of
 from lomt.pruning.origin import Origin, origin_of, set_origin
 from lomt.pruning.plan import PruningPlan
@@ -79,7 +80,7 @@ class _Steps:
         model = self._network("healed")
         facts = self._facts(zeros.facts())
         if self.context.is_writer:
-            write_text(self.folder.path / "history.jsonl", "".join(self._history(zeros)))
+            write_text_atomically(self.folder.path / "history.jsonl", "".join(self._history(zeros)))
             save(model, self.folder.path)
         self.folder.write_json("sparsity.json", facts)
         self.folder.write_json(
@@ -235,8 +236,7 @@ class _Steps:
         return model
 
     def _example(self) -> torch.Tensor:
-        batches = FirstBatches(self.context.parts, self.settings.train, torch.device("cpu"))
-        return next(batches.images(1))[:1]
+        return FirstBatches(self.context.parts, self.settings.train, torch.device("cpu")).example()
 
     def _clear(self) -> None:
         for name in ("sparsified", "removed", "healed"):

@@ -1,4 +1,4 @@
-"""What a run came to, in one table."""
+"""What a run came to: a table of quality, and a table of files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,8 +79,7 @@ class RunSummary:
                 rows.append((*heading, _label(info, is_primary=index == 0), *self._values(task, info)))
         rows += self._cost_rows(networks)
         lines = [f"{self.name}: test split; * is a task's primary metric", "", *_aligned(rows)]
-        lines += ["", *self._task_rows()] if self.task_costs else []
-        lines += ["", *self._speed_table()]
+        lines += ["", *self._file_tables()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
         lines += [f"{count} damaged samples of {split} left out" for split, count in self.skipped.items()]
         return "\n".join([*lines, f"Artefacts in {self.folder}"])
@@ -102,71 +101,37 @@ class RunSummary:
             rows.append((label, "", "", *_with_changes(values)))
         return rows
 
-    def _task_rows(self) -> list[str]:
-        whole = list(self.costs.values())[-1] if self.costs else None
-        rows = [
-            (
-                "file of one task",
-                "branch point",
-                "",
-                "parameters (M)",
-                "MACs (M)",
-                "of all tasks",
-                "file (MB)",
-            )
-        ]
-        for task, cost in self.task_costs.items():
-            share = "" if whole is None or not whole["macs"] else f"{cost['macs'] / whole['macs']:.0%}"
-            numbers = (_shown(cost["params"] / 1e6), _shown(cost["macs"] / 1e6))
-            rows.append(
-                (
-                    task,
-                    self.branch_points.get(task, ""),
-                    "",
-                    *numbers,
-                    share,
-                    _shown(cost["file_bytes"] / 1e6),
-                )
-            )
-        return _aligned(rows)
-
-    def _speed_table(self) -> list[str]:
-        """Return a table of all files for each number of threads: networks, single tasks, int8."""
+    def _file_tables(self) -> list[str]:
+        """Return a table of all files: one for each number of threads, or of their costs where no speed is known."""
+        costs = {**self.costs, **{f"task {task}": cost for task, cost in self.task_costs.items()}}
+        heading = ("file", "parameters (M)", "MACs (M)", "file (MB)")
+        cells = {name: (self._title(name), *_cost_cells(cost)) for name, cost in costs.items()}
+        if not self.latency:
+            return [*_aligned([heading, *cells.values()], left=(0,)), ""] if cells else []
+        speed = ("ms", "p95", "speed-up (95 % interval)", "memory (MB)", "of peak")
         lines = []
         for threads, report in self.latency.items():
             noise, settings = report["noise_floor"], report["settings"]
-            heading = (
-                "file",
-                "ms",
-                "p95",
-                "speed-up (95 % interval)",
-                "M MACs",
-                "MB",
-                "memory MB",
-                "of peak",
-            )
-            rows = [heading]
-            for name, arm in report["arms"].items():
-                rows.append(
-                    (
-                        self.titles.get(name, name),
-                        f"{arm['median_ms']:.2f}",
-                        f"{arm['statistics']['p95_ms']:.2f}",
-                        _speed_up(report["speed_ups"].get(name)),
-                        _scaled(arm["macs"], 1e6, ".0f"),
-                        _scaled(arm["file_bytes"], 1e6, ".2f"),
-                        _scaled(arm["peak_memory_bytes"], 1e6, ".0f"),
-                        _scaled(arm["efficiency"], 1, ".0%"),
-                    )
-                )
+            rows = [
+                (*cells[name], *_speed_cells(arm, report["speed_ups"].get(name)))
+                for name, arm in report["arms"].items()
+            ]
             lines += [
-                f"latency, {settings['provider']}, {threads} thread(s), batch {settings['batch']}; dense against "
-                f"itself {noise['ratio']:.2f} [{noise['low']:.3f}, {noise['high']:.3f}]",
-                *_aligned(rows, left=(0,)),
+                f"latency, {settings['provider']}, {threads} {'thread' if threads == '1' else 'threads'}, "
+                f"batch {settings['batch']}; dense against itself {noise['ratio']:.2f} "
+                f"[{noise['low']:.3f}, {noise['high']:.3f}]",
+                *_aligned([(*heading, *speed), *rows], left=(0,)),
                 *(f"warning: {text}" for text in report["warnings"]),
                 "",
             ]
         return lines
+
+    def _title(self, name: str) -> str:
+        task = name.removeprefix("task ")
+        if task in self.task_costs and name != task:
+            point = self.branch_points.get(task)
+            return name if point is None else f"{name}, at {point}"
+        return self.titles.get(name, name)
 
 
 def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSummary:
@@ -177,7 +142,11 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
     found = {name: content for name, content in stored.items() if content is not None}
     metrics = {name: content["metrics"] for name, content in found.items()}
     bench = directory.find_json("bench", "latency.json") or {}
-    costs = directory.find_json("deploy", "cost.json") or {}
+    exported = directory.find_json("deploy", "cost.json") or {}
+    files = onnx_files(recipe)
+    costs = {name: exported[file] for name, file in files.items() if file in exported}
+    if "int8" in bench.get("cost", {}):
+        costs["int8"] = bench["cost"]["int8"]
     infos = {name: task.metrics.infos for name, task in parts.tasks.items()} if metrics else {}
     directions = {name: {i.name: i.higher_is_better for i in own} for name, own in infos.items()}
     gains = {
@@ -197,13 +166,12 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         infos=infos,
         branch_points=found.get("rewired", {}).get("branch_points", {}),
         metrics=metrics,
-        costs=bench.get("cost")
-        or {stage: costs[name] for stage, name in onnx_files(recipe).items() if name in costs},
+        costs=costs,
         latency=bench.get("threads", {}),
         gains=gains,
-        deployed=list(onnx_files(recipe))[-1],
+        deployed=list(files)[-1],
         titles=arm_titles(recipe),
-        task_costs={task: costs[name] for task, name in task_files(recipe).items() if name in costs},
+        task_costs={task: exported[file] for task, file in task_files(recipe).items() if file in exported},
         skipped=skipped_counts(directory),
     )
 
@@ -232,8 +200,18 @@ def _change(before: float, after: float) -> str:
     return f"{(after - before) / abs(before):+.1%}" if before else ""
 
 
-def _scaled(value: float | None, unit: float, form: str) -> str:
-    return "" if value is None else format(value / unit, form)
+def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_shown(cost[entry] / 1e6) for entry in ("params", "macs", "file_bytes"))
+
+
+def _speed_cells(arm: Mapping[str, Any], speed_up: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return (
+        f"{arm['median_ms']:.2f}",
+        f"{arm['statistics']['p95_ms']:.2f}",
+        _speed_up(speed_up),
+        f"{arm['peak_memory_bytes'] / 1e6:.0f}",
+        "" if arm["efficiency"] is None else f"{arm['efficiency']:.0%}",
+    )
 
 
 def _speed_up(found: Mapping[str, Any] | None) -> str:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lomt.atomic_file import write_atomically
+from lomt.atomic_file import write_atomically, write_text_atomically
 from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError, LomtError
 from lomt.models.backbone import mismatch
@@ -77,7 +77,7 @@ def save(
         checksum = write_atomically(directory / _WEIGHTS, lambda path: _save_weights(entries, path))
         weights = {"file": _WEIGHTS, "sha256": checksum}
         text = structure_text(_relative(source, directory), plans, tied, weights)
-        write_atomically(directory / NAME, lambda path: path.write_text(text, encoding="utf-8"))
+        write_text_atomically(directory / NAME, text)
     except BaseException:
         if is_new:
             (directory / _WEIGHTS).unlink(missing_ok=True)

@@ -4,7 +4,6 @@ A killed process leaves either the previous checkpoint or the next one, never ha
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lomt.atomic_file import write_atomically
 from lomt.errors import ArtifactError
 
 __all__ = ["TrainingState", "load_checkpoint", "optimizer_tensors", "restore_optimizer", "save_checkpoint"]
@@ -48,22 +48,16 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         path: Where the state goes.
         state: What goes there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     # Storage of its own for every tensor: safetensors refuses memory shared between names.
     tensors = {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.tensors.items()
     }
+    header = {"schema": str(SCHEMA), "facts": json.dumps(state.facts)}
     try:
-        save_file(tensors, partial, {"schema": str(SCHEMA), "facts": json.dumps(state.facts)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomically(path, lambda partial: save_file(tensors, partial, header))
     except SafetensorError as error:
         # safetensors wraps the operating system's error; the user needs to hear "no space left".
         raise OSError(f"Could not write checkpoint {path}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> TrainingState | None:

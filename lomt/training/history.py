@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lomt.atomic_file import write_text_atomically
+
 __all__ = ["History"]
 
 
@@ -47,12 +49,8 @@ class History:
             self._writer.flush()
 
     def _write(self) -> None:
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in self._records), encoding="utf-8")
-        partial.replace(self._path)
+        if self._path is not None:
+            write_text_atomically(self._path, "".join(json.dumps(r) + "\n" for r in self._records))
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

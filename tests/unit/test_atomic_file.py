@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from lomt.atomic_file import write_atomically
+from lomt.atomic_file import write_atomically, write_text_atomically
 
 
 def test_a_new_file_is_whole_in_a_new_folder_and_all_may_read_it(tmp_path):
@@ -15,6 +15,12 @@ def test_a_new_file_is_whole_in_a_new_folder_and_all_may_read_it(tmp_path):
     assert path.read_text() == "new"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_text_is_stored_in_utf8_whatever_the_locale(tmp_path):
+    write_text_atomically(tmp_path / "report.txt", "λ = 1e-3\n")
+
+    assert (tmp_path / "report.txt").read_bytes() == "λ = 1e-3\n".encode()
 
 
 def test_the_content_is_on_the_disk_before_the_old_file_goes(tmp_path, monkeypatch):

@@ -248,7 +248,7 @@ def test_a_wrong_file_never_gets_its_name(place, monkeypatch):
         ),
         (
             ("rooms_demo", "--task", "depth"),
-            "Expected no `--task` with the recipe rooms_demo: it says what is",
+            "Expected no --task with the recipe rooms_demo. It says what is exported; give a run",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else " ".join(value[-2:]),

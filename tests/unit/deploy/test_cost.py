@@ -35,6 +35,18 @@ def test_parameters_are_the_models_once_normalisation_is_merged(exported):
     assert count_cost(path).params == sum(value.numel() for value in model.parameters()) - merged
 
 
+def test_macs_of_an_open_network_are_those_of_the_fixed_one(tmp_path):
+    path = write_conv_network(tmp_path / "conv.onnx", 4, size=(8, 12))
+    network = onnx.load(path)
+    for value in (*network.graph.input, *network.graph.output):
+        for number, name in ((2, "height"), (3, "width")):
+            value.type.tensor_type.shape.dim[number].dim_param = name
+    onnx.save(network, tmp_path / "open.onnx")
+    fixed = count_cost(path, batch=2).macs
+    assert count_cost(tmp_path / "open.onnx", batch=2, size=(8, 12)).macs == fixed
+    assert count_cost(tmp_path / "open.onnx", batch=2, size=(16, 12)).macs == 2 * fixed
+
+
 def test_by_hand(tmp_path):
     path = write_conv_network(tmp_path / "conv.onnx", 4, layers=2, size=(5, 6))
     cost = count_cost(path)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -123,7 +125,23 @@ def test_every_task_has_a_file_of_its_own_that_is_verified(finished):
         assert costs[f"{task}.onnx"]["macs"] == costs["model.onnx"]["tasks"][task]["macs"]
         assert costs[f"{task}.onnx"]["macs"] < costs["model.onnx"]["macs"]
         assert summary.to_dict()["task_costs"][task]["file_bytes"] == costs[f"{task}.onnx"]["file_bytes"]
-    assert "file of one task" in str(summary) and "of all tasks" in str(summary)
+
+
+def test_one_table_has_all_files_with_their_speed_once_that_is_measured(finished):
+    _, summary, _ = finished
+    files = [
+        "dense",
+        "truncated only",
+        *(f"task {task}, at {at}" for task, at in summary.branch_points.items()),
+    ]
+    for shown in (summary, dataclasses.replace(summary, latency={})):
+        lines = str(shown).splitlines()
+        (start,) = (number for number, line in enumerate(lines) if line.startswith("file  "))
+        heading, rows = lines[start], lines[start + 1 : start + 1 + len(files)]
+        assert [re.split("  +", row)[0] for row in rows] == files
+        assert ("speed-up (95 % interval)" in heading) == bool(shown.latency)
+        for row, cost in zip(rows, [*shown.costs.values(), *shown.task_costs.values()], strict=True):
+            assert f"{cost['macs'] / 1e6:.4g}" in row.split()
 
 
 def test_the_files_say_what_the_recipe_says(finished):

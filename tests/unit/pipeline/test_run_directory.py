@@ -4,7 +4,8 @@ import time
 import psutil
 import pytest
 
-from lomt.pipeline.run_directory import StageFolder, write_text
+from lomt.atomic_file import write_text_atomically
+from lomt.pipeline.run_directory import StageFolder
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def test_what_the_last_attempt_took_is_noted_and_no_part_of_the_key(folder):
 @pytest.mark.parametrize("way", ["drop_checkpoints", "finish"])
 def test_checkpoints_and_halves_of_files_are_dropped(way, folder):
     for name in ("train.checkpoint", "depth/trial_1.checkpoint", ".model.safetensors.x1.partial"):
-        write_text(folder.path / name, "")
-    write_text(folder.path / "depth" / "sparsity.json", "{}")
+        write_text_atomically(folder.path / name, "")
+    write_text_atomically(folder.path / "depth" / "sparsity.json", "{}")
 
     getattr(folder, way)()
 
@@ -48,7 +49,7 @@ def test_checkpoints_and_halves_of_files_are_dropped(way, folder):
 
 
 def test_other_processes_write_and_delete_nothing(folder):
-    write_text(folder.path / "train.checkpoint", "")
+    write_text_atomically(folder.path / "train.checkpoint", "")
     before = stamp(folder)
 
     other = StageFolder(folder.path, "another", is_writer=False)
