@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -29,6 +28,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from stored_results import say, store
 
 from lomt.deploy import count_cost, describe_environment, measure_latency
 from lomt.deploy.latency_report import LatencyReport
@@ -52,13 +52,10 @@ def main() -> None:
         for part, count in wanted.items():
             for number in range(len(result[part]), count):
                 result[part].append(measure(part, files, number, quick=options.quick))
-                _store(options.output, result)
-                print(
-                    f"{time.strftime('%H:%M:%S')} {part} {number + 1} of {count}: {result[part][-1]}",
-                    flush=True,
-                )
+                store(options.output, result)
+                say(f"{part} {number + 1} of {count}: {result[part][-1]}")
     missed = answers(result)
-    _store(options.output, result)
+    store(options.output, result)
     print(json.dumps(result["answers"], indent=2))
     sys.exit("\n".join(missed) or None)
 
@@ -81,13 +78,6 @@ def _begin(options: argparse.Namespace) -> dict[str, Any]:
         return stored
     empty: dict[str, Any] = {"same": [], "slowed": [], "plain": []}
     return {"environment": describe_environment(), "quick": options.quick, **empty}
-
-
-def _store(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    part.replace(path)
 
 
 def write_networks(folder: Path) -> dict[str, Path]:

@@ -25,30 +25,28 @@ settings refuses to mix.
 
 import argparse
 import copy
-import json
 import os
 import random
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning
+from stored_results import begin, say, store
 from torch import Tensor, nn
 
 import lomt
-from lomt.deploy import describe_environment
 from lomt.models import load_model
 from lomt.pipeline.parts import Parts, training_options
 from lomt.recipe import load_recipe
 from lomt.structure import trace_structure
 from lomt.tasks import delta_m
-from lomt.training import Trainer, evaluate, recalibrate_batch_norm
+from lomt.training import Regularizer, Trainer, evaluate, recalibrate_batch_norm
 
 ARMS = ("lomt", "torch_pruning", "lomt_gradual", "torch_pruning_gradual")
 TARGETS = (0.5, 0.25)
@@ -66,21 +64,21 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     bench = Bench(options.run, options.epochs, options.lr, options.steps, options.test_batches)
-    result = _begin(options, bench)
+    result = begin(options.output, {**bench.settings(), "threads": options.threads}, options.note)
     if "dense" not in result:
         result["dense"] = bench.dense_result()
-        _store(options.output, result)
+        store(options.output, result)
     # One cut first: it is the half of the answer that a run cut short should have.
     for arm in options.arms:
         for target in options.targets:
             key = f"{arm}@{target:g}"
             if key in result["arms"]:
                 continue
-            _say(f"{key}: begins")
+            say(f"{key}: begins")
             result["arms"][key] = bench.run_arm(arm, target, result["dense"]["metrics"])
             result["load_average_after"] = os.getloadavg()
-            _store(options.output, result)
-            _say(f"{key}: done")
+            store(options.output, result)
+            say(f"{key}: done")
     print(table(result))
 
 
@@ -97,37 +95,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--note", default="", help="kept in the result, such as why so few epochs")
     return parser.parse_args()
-
-
-def _begin(options: argparse.Namespace, bench: "Bench") -> dict[str, Any]:
-    """Return what an earlier call has stored, or a new result.
-
-    Raises:
-        SystemExit: If the stored one was made with other settings.
-    """
-    settings = {**bench.settings(), "threads": options.threads}
-    if options.output.exists():
-        stored: dict[str, Any] = json.loads(options.output.read_text())
-        if stored["settings"] != settings:
-            raise SystemExit(
-                f"Expected {options.output} to be of the same settings, but it is not. Give another --output, or "
-                "delete it."
-            )
-        return stored
-    environment = describe_environment()
-    environment["packages"]["torch-pruning"] = metadata.version("torch-pruning")
-    return {"environment": environment, "settings": settings, "note": options.note, "arms": {}}
-
-
-def _store(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    part.replace(path)
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 @dataclass
@@ -177,7 +144,7 @@ class Lines:
         self.done += count
         if self.done % self.every == 0:
             seconds = (time.monotonic() - self.began) / self.done
-            _say(
+            say(
                 f"  step {self.done} of {self.total}, {seconds:.2f} s each, loss {figures.get('loss', 0):.3f}"
             )
 
@@ -186,7 +153,7 @@ class Lines:
 
     def message(self, text: str) -> None:
         """Say it."""
-        _say(text)
+        say(text)
 
 
 @dataclass
@@ -248,7 +215,7 @@ class Bench:
 
     def dense_result(self) -> dict[str, Any]:
         """Judge the dense network."""
-        _say("dense: judged")
+        say("dense: judged")
         params = sum(own.numel() for own in self.dense.parameters())
         return {"macs": self.dense_macs, "params": params, "metrics": self.judge(copy.deepcopy(self.dense))}
 
@@ -298,7 +265,7 @@ class Bench:
             "cut_seconds": round(seconds, 1),
             **facts,
         }
-        _say(
+        say(
             f"  round {number}: {record['macs_share']:.2%} of MACs, {record['params_share']:.2%} of parameters"
         )
         records.append(record)
@@ -310,9 +277,16 @@ class Bench:
         record["steps"] = end - first
         return smaller
 
-    def fine_tune(self, model: nn.Module, first: int, count: int) -> None:
-        """Train for some of the arm's steps, in place."""
-        options = training_options(self.recipe.train, self.recipe.seed, epochs=1)
+    def fine_tune(
+        self,
+        model: nn.Module,
+        first: int,
+        count: int,
+        regularizer: Regularizer | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Train for some of the arm's steps, in place; the recipe's seed unless another is given."""
+        options = training_options(self.recipe.train, self.recipe.seed if seed is None else seed, epochs=1)
         options = replace(options, optimizer=replace(options.optimizer, lr=self.lr))
         Trainer(
             model,
@@ -321,6 +295,7 @@ class Bench:
             options,
             targets=self.parts.targets,
             weights=self.parts.weights,
+            regularizer=regularizer,
             progress=Lines(),
             **self.parts.normalisation,
         ).fit()

@@ -24,26 +24,23 @@ with other settings refuses to mix.
 
 import argparse
 import copy
-import json
 import os
 import random
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
-from bench_nyuv2_prune import LOSS_BATCHES, NORM_BATCHES, Bench, Lines, Steps, TorchPruningCuts
+from bench_nyuv2_prune import LOSS_BATCHES, NORM_BATCHES, Bench, TorchPruningCuts
+from stored_results import begin, say, store
 from torch import nn
 
 from lomt.compress.channel_baselines import ChannelBaseline, consumer_masks
-from lomt.deploy import describe_environment
-from lomt.pipeline.parts import training_options
 from lomt.pruning.prune import analyse, prune
 from lomt.sparsity import (
     CoupledGroupLasso,
@@ -54,7 +51,7 @@ from lomt.sparsity import (
     macs_share,
 )
 from lomt.sparsity.baselines import apply_masks
-from lomt.training import Regularizer, SparseToTarget, Trainer, recalibrate_batch_norm
+from lomt.training import SparseToTarget, recalibrate_batch_norm
 
 LEARNED = ("thresholds", "group_lasso", "both")
 BASELINES = ("global_magnitude", "snip", "disparse_static", "disparse_pretrained")
@@ -71,21 +68,21 @@ def main() -> None:
     bench = SparsifyBench(
         options.run, options.epochs, options.lr, options.steps, options.test_batches, options.rising
     )
-    result = _begin(options, bench)
+    result = begin(options.output, bench.own_settings(options.threads), options.note)
     if "dense" not in result:
         result["dense"] = bench.dense_result()
-        _store(options.output, result)
+        store(options.output, result)
     for seed in range(options.seeds):
         for target in options.targets:
             for arm in options.arms:
                 key = f"{arm}@{target:g}#{seed}"
                 if key in result["arms"]:
                     continue
-                _say(f"{key}: begins")
+                say(f"{key}: begins")
                 result["arms"][key] = bench.run_seed(arm, target, seed, result["dense"]["metrics"])
                 result["summary"] = summary(result)
                 result["load_average_after"] = os.getloadavg()
-                _store(options.output, result)
+                store(options.output, result)
     print(table(result))
 
 
@@ -110,39 +107,6 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _begin(options: argparse.Namespace, bench: "SparsifyBench") -> dict[str, Any]:
-    """Return what an earlier call has stored, or a new result.
-
-    Raises:
-        SystemExit: If the stored one was made with other settings.
-    """
-    settings = {**bench.settings(), "rising": options.rising, "threads": options.threads}
-    for name in ("rounds_of_gradual_arms", "seed"):
-        settings.pop(name)
-    if options.output.exists():
-        stored: dict[str, Any] = json.loads(options.output.read_text())
-        if stored["settings"] != settings:
-            raise SystemExit(
-                f"Expected {options.output} to be of the same settings, but it is not. Give another --output, or "
-                "delete it."
-            )
-        return stored
-    environment = describe_environment()
-    environment["packages"]["torch-pruning"] = metadata.version("torch-pruning")
-    return {"environment": environment, "settings": settings, "note": options.note, "arms": {}}
-
-
-def _store(path: Path, result: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    part.replace(path)
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
-
-
 @dataclass
 class SparsifyBench(Bench):
     """All arms' network, data, training and judgement, with a seed of its own for each repetition.
@@ -154,6 +118,11 @@ class SparsifyBench(Bench):
     rising: float = 0.5
     seed: int = field(init=False, default=0)
 
+    def own_settings(self, threads: int) -> dict[str, Any]:
+        """Return what the results depend on: no rounds, and no seed of the whole."""
+        settings = {**self.settings(), "rising": self.rising, "threads": threads}
+        return {name: own for name, own in settings.items() if name not in ("rounds_of_gradual_arms", "seed")}
+
     def run_seed(
         self, arm: str, target: float, seed: int, baseline: Mapping[str, Mapping[str, float]]
     ) -> dict[str, Any]:
@@ -163,7 +132,8 @@ class SparsifyBench(Bench):
         record: dict[str, Any] = {"arm": arm, "target": target, "seed": seed, "steps": []}
         try:
             smaller, first = self._smaller(arm, target, record["steps"])
-            self.train_part(smaller, first, self.total_steps - first)
+            if first < self.total_steps:
+                self.fine_tune(smaller, first, self.total_steps - first, seed=self.seed)
             self._note("healed", smaller, record["steps"])
         except Exception as error:
             return {**record, "broken": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
@@ -174,26 +144,6 @@ class SparsifyBench(Bench):
             "delta_m": self.gain(last["metrics"], dict(baseline)),
             "seconds": round(time.monotonic() - began, 1),
         }
-
-    def train_part(
-        self, model: nn.Module, first: int, count: int, regularizer: Regularizer | None = None
-    ) -> None:
-        """Train for some of the arm's steps, in place."""
-        if not count:
-            return
-        options = training_options(self.recipe.train, self.seed, epochs=1)
-        options = replace(options, optimizer=replace(options.optimizer, lr=self.lr))
-        Trainer(
-            model,
-            self.parts.tasks,
-            Steps(self.train, first, count),
-            options,
-            targets=self.parts.targets,
-            weights=self.parts.weights,
-            regularizer=regularizer,
-            progress=Lines(),
-            **self.parts.normalisation,
-        ).fit()
 
     def _seed_with(self, seed: int) -> None:
         self.seed = seed
@@ -236,7 +186,7 @@ class SparsifyBench(Bench):
             thresholds=None if arm == "group_lasso" else add_group_thresholds(model, groups, per="stage"),
             lasso=None if arm == "thresholds" else CoupledGroupLasso(groups, lambda_=0.0, metric="euclidean"),
         )
-        self.train_part(model, 0, count, SparseToTarget(controller))
+        self.fine_tune(model, 0, count, SparseToTarget(controller), self.seed)
         bake_thresholds(model)
         return {"curve": [[point.step, point.goal, point.reached] for point in controller.curve]}
 
@@ -262,7 +212,7 @@ class SparsifyBench(Bench):
             "metrics": self.judge(model),
             **facts,
         }
-        _say(f"  {step}: {record['macs_share']:.2%} of MACs, {record['params_share']:.2%} of parameters")
+        say(f"  {step}: {record['macs_share']:.2%} of MACs, {record['params_share']:.2%} of parameters")
         steps.append(record)
 
 
