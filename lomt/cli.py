@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -15,15 +15,15 @@ from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
 from lomt.cli_cost import cost
 from lomt.cli_data import data_app
 from lomt.cli_deploy import export_verb, verify
-from lomt.cli_options import VerboseOption, parse_size
-from lomt.cli_prune import InspectGroup, inspect_model, prune_model
+from lomt.cli_inspect import inspect_app
+from lomt.cli_options import VerboseOption
+from lomt.cli_prune import prune_model
 from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
 from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
 STAGES = ("train", "locate", "rewire", "sparsify", "prune", "export", "quantize", "bench")
-GRANULARITIES = ("block", "conv", "all")
 _DIFFERS, _ERROR, _INTERRUPTED = 1, 2, 130
 
 
@@ -55,14 +55,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-inspect_app = typer.Typer(
-    cls=InspectGroup,
-    help="Look at a model before pruning it, or at a backbone before building on it.",
-    epilog="Example: lomt inspect timm:resnet18 --input 1x3x64x64",
-    subcommand_metavar="FACTORY --input SHAPE | COMMAND [ARGS]...",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
 )
 
 
@@ -201,46 +193,6 @@ def recipes(
     show_table(("recipe", "purpose"), shipped)
 
 
-@inspect_app.command(
-    "backbone",
-    epilog="Example: lomt inspect backbone resnet18 --size 96x128",
-)
-def inspect_backbone(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="timm's name of the backbone.")],
-    size: Annotated[
-        str, typer.Option("--size", metavar="HxW", help="Height and width of the image in pixels.")
-    ] = "96x128",
-    output_stride: Annotated[
-        int | None, typer.Option("--output-stride", help="8, 16 or 32; the backbone's own if not given.")
-    ] = None,
-    granularity: Annotated[
-        str, typer.Option("--granularity", metavar="block|conv|all", help="Which layers to list.")
-    ] = "block",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """List the layers a task could branch from, with what the backbone costs when cut after each."""
-    if granularity not in GRANULARITIES:
-        raise UnknownNameError("granularity", granularity, GRANULARITIES)
-    height_width = parse_size(size)
-    from dataclasses import asdict
-
-    from lomt.models import BackboneSpec, Granularity, create_backbone, list_layers
-
-    try:
-        backbone = create_backbone(BackboneSpec(name, output_stride))
-        layers = [
-            asdict(layer) for layer in list_layers(backbone, height_width, cast(Granularity, granularity))
-        ]
-    except ValueError as error:  # a stride or a size that the backbone does not take
-        _fail(str(error))
-    if as_json:
-        typer.echo(json.dumps(layers, indent=2))
-    else:
-        typer.echo(f"{name} at {size}; params and MACs are those of the backbone cut after the layer.")
-        _show_layers(layers)
-
-
-inspect_app.command("model", epilog="Example: lomt inspect timm:resnet18 --input 1x3x64x64")(inspect_model)
 app.add_typer(inspect_app, name="inspect")
 app.add_typer(data_app, name="data")
 _EXAMPLE = "Example: lomt prune timm:resnet18 --input 1x3x64x64 --macs 0.5 --dry-run"
@@ -286,25 +238,6 @@ def _run(
 
 def _is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"  # one of several processes says it for all
-
-
-def _show_layers(layers: list[dict[str, Any]]) -> None:
-    from lomt.terminal import show_table
-
-    numbers = ("channels", "stride", "params", "MACs")
-    rows = [
-        (
-            layer["name"],
-            layer["kind"],
-            str(layer["channels"]),
-            str(layer["reduction"]),
-            f"{layer['params']:,}",
-            f"{layer['macs']:,}",
-            "yes" if layer["is_bypassable"] else "",
-        )
-        for layer in layers
-    ]
-    show_table(("layer", "kind", *numbers, "bypassable"), rows, numbers=numbers)
 
 
 def _os_error_text(error: OSError) -> str:

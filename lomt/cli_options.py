@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from lomt.pipeline.model_source import ModelSource
 
 __all__ = [
+    "ExampleOption",
+    "FactoryArgument",
     "InputSizeOption",
     "JsonOption",
     "KeywordOption",
+    "ProtectOption",
     "RunStage",
     "SetOption",
     "ShapeOption",
@@ -23,6 +26,7 @@ __all__ = [
     "WeightsOption",
     "in_options",
     "make_local_modules_known",
+    "open_factory",
     "open_model_source",
     "parse_keywords",
     "parse_size",
@@ -48,6 +52,26 @@ JsonOption = Annotated[
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="SHAPE", help="Shape of the images, such as 1x3x224x224; runs know it."),
+]
+FactoryArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FACTORY",
+        help="package.module:callable, path/file.py:callable, timm:NAME, or a directory with a saved model.",
+    ),
+]
+ExampleOption = Annotated[
+    list[str],
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="Example input such as 1x3x224x224, image=1x3x64x64 for an argument by name, 1x16:int64 for "
+        "another type. May be repeated.",
+    ),
+]
+ProtectOption = Annotated[
+    list[str] | None,
+    typer.Option("--protect", metavar="NAME", help="A layer whose channels stay. May be repeated."),
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="A safetensors file or torch checkpoint.")
@@ -110,6 +134,29 @@ def make_local_modules_known() -> None:
     """Let factories name modules that lie where lomt is called from."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as with `python -m`
+
+
+def open_factory(
+    factory: str, inputs: list[str], weights: Path | None, keywords: list[str] | None, verbosity: int
+) -> tuple[Any, Any]:
+    """Return a factory's model with example inputs, which the command line describes.
+
+    Raises:
+        LomtError: There is no such model, or an input cannot be read.
+    """
+    from lomt.terminal import configure_logging
+
+    configure_logging(verbosity)
+    kwargs = parse_keywords(keywords or [])
+    from lomt.models.example_inputs import parse_inputs
+    from lomt.pruning.source import open_model
+
+    try:
+        examples = parse_inputs(inputs)
+    except ValueError as error:
+        raise LomtError(str(error)) from error
+    make_local_modules_known()
+    return open_model(factory, kwargs, weights), examples
 
 
 def open_model_source(

@@ -1,4 +1,4 @@
-"""The verbs on models of any origin, `lomt inspect FACTORY` and `lomt prune`: they parse and print."""
+"""The verb `lomt prune` on models of any origin: it parses and prints."""
 
 import json
 import math
@@ -7,78 +7,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from lomt.cli_options import (
+    ExampleOption,
+    FactoryArgument,
     KeywordOption,
+    ProtectOption,
     VerboseOption,
     WeightsOption,
-    make_local_modules_known,
-    parse_keywords,
+    open_factory,
 )
 from lomt.errors import LomtError
 
-__all__ = ["InspectGroup", "inspect_model", "prune_model"]
-
-_MOST_LINES = 5
-"""On why removal is lossy, in text."""
-
-FactoryArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="FACTORY",
-        help="package.module:callable, path/file.py:callable, timm:NAME, or a directory with a saved model.",
-    ),
-]
-InputOption = Annotated[
-    list[str],
-    typer.Option(
-        "--input",
-        metavar="SHAPE",
-        help="Example input such as 1x3x224x224, image=1x3x64x64 for an argument by name, 1x16:int64 for "
-        "another type. May be repeated.",
-    ),
-]
-ProtectOption = Annotated[
-    list[str] | None,
-    typer.Option("--protect", metavar="NAME", help="A layer whose channels stay. May be repeated."),
-]
-
-
-class InspectGroup(TyperGroup):
-    """Takes what is no verb of its own as the factory of a model: `lomt inspect timm:resnet18`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        helps = ctx.help_option_names
-        if args and args[0] not in self.commands and args[0] not in helps:
-            args = ["model", *args]
-        return super().parse_args(ctx, args)
-
-
-def inspect_model(
-    factory: FactoryArgument,
-    inputs: InputOption,
-    weights: WeightsOption = None,
-    keywords: KeywordOption = None,
-    protect: ProtectOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    verbose: VerboseOption = 0,
-) -> None:
-    """Show the parts of a model, its coupled channels, and what is protected and why."""
-    model, examples = _open(factory, inputs, weights, keywords, verbose)
-    from lomt.pruning.inspection import inspect_structure
-    from lomt.pruning.prune import analyse
-
-    inspection = inspect_structure(analyse(model, examples, protect=tuple(protect or ())), model)
-    if as_json:
-        typer.echo(json.dumps(inspection.to_dict(), indent=2))
-    else:
-        _show(inspection.to_dict())
+__all__ = ["prune_model"]
 
 
 def prune_model(
     factory: FactoryArgument,
-    inputs: InputOption,
+    inputs: ExampleOption,
     weights: WeightsOption = None,
     keywords: KeywordOption = None,
     channels: Annotated[
@@ -140,7 +86,7 @@ def prune_model(
     if threads < 1:
         raise LomtError(f"Expected `--threads` to be at least 1, but got {threads}.")
     directory = None if dry_run else _check_out(out)
-    model, examples = _open(factory, inputs, weights, keywords, verbose)
+    model, examples = open_factory(factory, inputs, weights, keywords, verbose)
     from lomt.compress.prune import prune
     from lomt.pruning.importance import USES_LOSSES
     from lomt.pruning.task_importance import SquaredOutputs
@@ -172,24 +118,6 @@ def prune_model(
     if explain:
         typer.echo(f"\n{result.plan.explain()}")
     typer.echo("Nothing was written." if directory is None else f"Written to {directory}.")
-
-
-def _open(
-    factory: str, inputs: list[str], weights: Path | None, keywords: list[str] | None, verbosity: int
-) -> tuple[Any, Any]:
-    from lomt.terminal import configure_logging
-
-    configure_logging(verbosity)
-    kwargs = parse_keywords(keywords or [])
-    from lomt.models.example_inputs import parse_inputs
-    from lomt.pruning.source import open_model
-
-    try:
-        examples = parse_inputs(inputs)
-    except ValueError as error:
-        raise LomtError(str(error)) from error
-    make_local_modules_known()
-    return open_model(factory, kwargs, weights), examples
 
 
 def _one_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
@@ -225,58 +153,3 @@ def _check_out(out: Path | None) -> Path:
             f"Expected `--out` to be new, empty or a pruned model's directory, but {out} holds other files."
         )
     return out
-
-
-def _show(inspection: Mapping[str, Any]) -> None:
-    from lomt.terminal import show_table
-
-    numbers = ("params", "share", "MACs")
-    parts = [
-        (part["name"], f"{part['params']:,}", f"{100 * part['share']:.1f} %", f"{part['macs']:,}")
-        for part in inspection["parts"]
-    ]
-    show_table(("part", *numbers), parts, numbers=numbers)
-    channels = inspection["coupled_channels"]
-    rows = [
-        (
-            own["name"],
-            str(own["count"]),
-            own["part"],
-            _counted(len(own["producers"]), "layer"),
-            _first(own["consumers"]),
-            "exact" if own["is_exact"] else "lossy",
-        )
-        for own in channels
-        if own["protected"] is None
-    ]
-    typer.echo("")
-    show_table(
-        ("prunable", "channels", "part", "computed by", "read by", "removal"), rows, numbers=("channels",)
-    )
-    mixed = [own for own in channels if own["protected"] is None and own["mixers"]]
-    for own in mixed[:_MOST_LINES]:
-        typer.echo(f"Lossy: {own['name']}, because of {_first(own['mixers'])}")
-    if len(mixed) > _MOST_LINES:
-        typer.echo(f"Lossy: {len(mixed) - _MOST_LINES} more; --json says why")
-    protected = [
-        (own["name"], str(own["count"]), own["protected"]) for own in channels if own["protected"] is not None
-    ]
-    if protected:
-        typer.echo("")
-        show_table(("protected", "channels", "because"), protected, numbers=("channels",))
-    if inspection["unused_layers"]:
-        typer.echo(f"\nUnused layers: {_listing(inspection['unused_layers'], most=10)}")
-
-
-def _first(names: list[str]) -> str:
-    """Return a cell that does not grow with the number of names."""
-    return " ".join([*names[:1], *([f"+{len(names) - 1}"] if len(names) > 1 else [])])
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _listing(names: list[str], most: int) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 import lomt
-from lomt.cli import GRANULARITIES, STAGES, app
+from lomt.cli import STAGES, app
+from lomt.cli_inspect import GRANULARITIES
 from lomt.errors import LomtError
 
 VERBS = ["run", *STAGES, "validate", "recipes", "inspect backbone"]

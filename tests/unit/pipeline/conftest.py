@@ -6,19 +6,9 @@ import pytest
 
 from lomt.pipeline import run
 from lomt.recipe import load_recipe
-from lomt.training import SilentProgress
+from tests.unit.pipeline.messages import Messages
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
-
-
-class Messages(SilentProgress):
-    """Remembers what the run said."""
-
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="session")

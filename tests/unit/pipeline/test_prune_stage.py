@@ -16,8 +16,8 @@ from lomt.pipeline.export_stage import onnx_files
 from lomt.pruning import storage
 from lomt.pruning.plan import PruningPlan
 from lomt.recipe import load_recipe
-from lomt.training import SilentProgress
 from lomt.training.checkpoint import load_checkpoint
+from tests.unit.pipeline.messages import Messages
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
 POINTS = "rewire.branch_points={segmentation: layer3, depth: layer2}"
@@ -25,16 +25,6 @@ PRUNE = (
     "prune={macs: 0.5, rounds: 2, importance: task_union, loss_batches: 2, recalibrate_batches: 2, distill: {}, "
     "train: {checkpoint_s: 0.001}}"
 )
-
-
-class Messages(SilentProgress):
-    """Remembers what the run said."""
-
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 def go(out, *overrides, progress=None, **choices):

@@ -15,19 +15,9 @@ from lomt.errors import ArtifactError, DataError, UnknownNameError
 from lomt.models import create_backbone, list_layers, load_model
 from lomt.pipeline import STAGES, run
 from lomt.recipe import load_recipe
-from lomt.training import SilentProgress
+from tests.unit.pipeline.messages import Messages
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
-
-
-class Messages(SilentProgress):
-    """Remembers what the run said."""
-
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 def go(out, *overrides, **choices):

@@ -14,7 +14,7 @@ from lomt.pipeline.export_stage import onnx_files
 from lomt.pruning import storage
 from lomt.recipe import load_recipe
 from lomt.sparsity.baselines import BASELINES, MaskAgreement
-from lomt.training import SilentProgress
+from tests.unit.pipeline.messages import Messages
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
 POINTS = "rewire.branch_points={segmentation: layer3, depth: layer2}"
@@ -31,16 +31,6 @@ FILES = [
     "structure.json",
 ]
 STEPS = ["rewired", "sparsified", "removed", "healed"]
-
-
-class Messages(SilentProgress):
-    """Remembers what the run said."""
-
-    def __init__(self):
-        self.texts = []
-
-    def message(self, text):
-        self.texts.append(text)
 
 
 def go(out, *overrides, progress=None, **choices):
