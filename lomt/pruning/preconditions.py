@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lomt.errors import LomtError
 from lomt.structure import Inputs, named_tensors
 
-__all__ = ["PruneError", "check_model"]
+__all__ = ["PruneError", "check_model", "check_outputs"]
 
 
 class PruneError(LomtError, ValueError):
@@ -44,6 +44,24 @@ def check_model(model: nn.Module, inputs: Inputs) -> None:
                 f"Expected finite weights, but `{name}` holds values that are infinite or not a number."
             )
     _check_inputs(model, inputs)
+
+
+def check_outputs(outputs: Mapping[str, Tensor]) -> None:
+    """Refuse a model whose outputs cannot be compared, in words that say the way out.
+
+    Args:
+        outputs: What it puts out for the example inputs, by name.
+
+    Raises:
+        PruneError: A value is not finite.
+    """
+    for name, value in outputs.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PruneError(
+                f"Expected finite outputs for the example inputs, but output `{name}` holds values that are infinite "
+                "or not a number, which cannot be compared before and after a cut. Give example inputs of the range "
+                "that the model was made for, or return what is computed before such values arise."
+            )
 
 
 def _is_sound(tensor: Tensor, is_parameter: bool) -> bool:
