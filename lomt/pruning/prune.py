@@ -17,7 +17,7 @@ from lomt.pruning.inspection import component_changes
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import add_plan
 from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, StepKind
-from lomt.pruning.preconditions import PruneError, check_model, check_outputs
+from lomt.pruning.preconditions import PruneError, check_model, check_outputs, given_budget
 from lomt.pruning.ranking import BudgetError, Divisor, divisor_left
 from lomt.pruning.zero_channels import is_all_zero, unread_channels
 from lomt.structure import (
@@ -110,8 +110,7 @@ def prune(
         >>> result.model[0].out_channels, block[0].out_channels
         (8, 16)
     """
-    budgets = {"channels": channels, "params": params, "macs": macs}
-    given = {name: value for name, value in budgets.items() if value is not None}
+    given = given_budget({"channels": channels, "params": params, "macs": macs})
 
     def choose(structure: Structure, smaller: nn.Module) -> Mapping[str, Tensor]:
         scorer = make_importance(importance, losses) if isinstance(importance, str) else importance
@@ -124,8 +123,6 @@ def prune(
             **_rescaled(given, structure, whole),  # type: ignore[arg-type]
         )
 
-    if given:
-        _check_budget(given)
     whole = _traced(model, example_inputs, protect)
     return cut(model, example_inputs, whole, choose if given else None, exact=exact, protect=protect)
 
@@ -367,11 +364,3 @@ def _output_change(before: Mapping[str, Tensor], after: nn.Module, inputs: Input
             largest = max(float(value.abs().max()), 1e-30)
             changes[name] = float((found[name] - value).abs().max()) / largest
     return changes
-
-
-def _check_budget(given: Mapping[str, float]) -> None:
-    if len(given) > 1:
-        raise PruneError(f"Expected just one budget, but got {' and '.join(f'`{name}`' for name in given)}.")
-    ((name, value),) = given.items()
-    if not 0 < value <= 1:
-        raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")
