@@ -57,7 +57,7 @@ class _Copier:
         """Return the one copy of a module."""
         if id(own) in self._memo:
             return self._memo[id(own)]
-        kind = type(own)
+        kind: Any = type(own)
         if kind not in self._plain:
             self._plain[kind] = _is_plain(kind)
         if not self._plain[kind] or "__deepcopy__" in vars(own):
