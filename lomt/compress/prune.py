@@ -1,6 +1,5 @@
 """`lomt.prune`: to any budget, a latency measured on this machine among them, and in widths that run fast on it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +15,8 @@ from lomt.pruning.check import problem
 from lomt.pruning.importance import make_importance
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import origin_of, set_origin
-from lomt.pruning.prune import PruneError, PruneResult, analyse, cut
+from lomt.pruning.preconditions import PruneError, given_budget
+from lomt.pruning.prune import PruneResult, analyse, cut
 from lomt.pruning.prune import prune as prune_to_fraction
 from lomt.pruning.ranking import RANKINGS, Divisor, divisor_left
 from lomt.structure import Inputs, Structure, copy_model
@@ -90,7 +90,7 @@ def prune(
         >>> result.model[0].out_channels, block[0].out_channels
         (8, 16)
     """
-    budget = _one_budget({"channels": channels, "params": params, "macs": macs, "latency_ms": latency_ms})
+    budget = given_budget({"channels": channels, "params": params, "macs": macs, "latency_ms": latency_ms})
     scorer = make_importance(importance, losses) if isinstance(importance, str) else importance
     if ranking not in RANKINGS:
         raise UnknownNameError("ranking", ranking, RANKINGS)
@@ -186,18 +186,6 @@ def _fast_divisor(
         f"divisor {report.divisor} as measured on this machine with {_count(threads, 'thread')} of onnxruntime: "
         f"its multiples take {report.excess[report.divisor]:+.1%} time beside those of 32"
     )
-
-
-def _one_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
-    given = {name: value for name, value in budgets.items() if value is not None}
-    if len(given) > 1:
-        raise PruneError(f"Expected just one budget, but got {' and '.join(f'`{name}`' for name in given)}.")
-    for name, value in given.items():
-        if name == "latency_ms" and not 0 < value < math.inf:
-            raise PruneError(f"Expected `latency_ms` to be above 0 ms, but got {value}.")
-        if name != "latency_ms" and not 0 < value <= 1:
-            raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")
-    return given
 
 
 def _noted(result: PruneResult, notes: Sequence[str]) -> PruneResult:

@@ -165,7 +165,8 @@ def _set_size(model: nn.Module, path: str, attribute: str, index: int | None, va
 
 def _sliced(name: str, old: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     new = old.detach()
-    for dim, positions in dims.items():
+    # The last dimension first: what then goes along the first one is contiguous and less.
+    for dim, positions in sorted(dims.items(), reverse=True):
         if dim >= new.ndim or (len(positions) and int(positions.max()) >= new.shape[dim]):
             raise ArtifactError(
                 f"Expected `{name}` to have position {int(positions.max())} in dimension {dim}, but its shape is "

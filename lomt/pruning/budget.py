@@ -57,8 +57,11 @@ def choose_channels(
     order = rank_channels(
         structure, scores, divisor=divisor, ranking=ranking, minimum=minimum, must_stay=must_stay
     )
+    dense = count_channels(structure, {})
     costs: Mapping[str, Callable[[Masks], int]] = {
-        "channels": lambda keep: count_channels(structure, keep),
+        "channels": lambda keep: (
+            dense - sum(mask.numel() - int(mask.count_nonzero()) for mask in keep.values())
+        ),
         "params": structure.params,
         "macs": structure.macs,
     }

@@ -1,5 +1,6 @@
 """What a model and its example inputs have to be before anything is planned."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from lomt.errors import LomtError
 from lomt.structure import Inputs, named_tensors
 
-__all__ = ["PruneError", "check_model"]
+__all__ = ["PruneError", "check_model", "check_outputs", "given_budget"]
 
 
 class PruneError(LomtError, ValueError):
@@ -44,6 +45,44 @@ def check_model(model: nn.Module, inputs: Inputs) -> None:
                 f"Expected finite weights, but `{name}` holds values that are infinite or not a number."
             )
     _check_inputs(model, inputs)
+
+
+def check_outputs(outputs: Mapping[str, Tensor]) -> None:
+    """Refuse a model whose outputs cannot be compared, in words that say the way out.
+
+    Args:
+        outputs: What it puts out for the example inputs, by name.
+
+    Raises:
+        PruneError: A value is not finite.
+    """
+    for name, value in outputs.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise PruneError(
+                f"Expected finite outputs for the example inputs, but output `{name}` holds values that are infinite "
+                "or not a number, which cannot be compared before and after a cut. Give example inputs of the range "
+                "that the model was made for, or return what is computed before such values arise."
+            )
+
+
+def given_budget(budgets: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the one budget that was given, by name, or nothing.
+
+    Args:
+        budgets: Fractions, and ``latency_ms`` in milliseconds; ``None`` where none was given.
+
+    Raises:
+        PruneError: More than one budget, or one out of range.
+    """
+    given = {name: value for name, value in budgets.items() if value is not None}
+    if len(given) > 1:
+        raise PruneError(f"Expected just one budget, but got {' and '.join(f'`{name}`' for name in given)}.")
+    for name, value in given.items():
+        if name == "latency_ms" and not 0 < value < math.inf:
+            raise PruneError(f"Expected `latency_ms` to be above 0 ms, but got {value}.")
+        if name != "latency_ms" and not 0 < value <= 1:
+            raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")
+    return given
 
 
 def _is_sound(tensor: Tensor, is_parameter: bool) -> bool:

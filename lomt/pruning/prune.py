@@ -17,7 +17,7 @@ from lomt.pruning.inspection import component_changes
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import add_plan
 from lomt.pruning.plan import AttributeChange, PruningPlan, Replacement, Step, StepKind
-from lomt.pruning.preconditions import PruneError, check_model
+from lomt.pruning.preconditions import PruneError, check_model, check_outputs, given_budget
 from lomt.pruning.ranking import BudgetError, Divisor, divisor_left
 from lomt.pruning.zero_channels import is_all_zero, unread_channels
 from lomt.structure import (
@@ -99,7 +99,7 @@ def prune(
         The smaller model and the plan.
 
     Raises:
-        PruneError: The model has no parameters, all are frozen, or a weight is not finite.
+        PruneError: The model has no parameters, all are frozen, or a weight or output is not finite.
         TraceError: The model does not run on the example inputs.
         UnknownNameError: A protected name matches nothing; no such importance or ranking.
         BudgetError: The budget cannot be met; the message says what can.
@@ -110,8 +110,7 @@ def prune(
         >>> result.model[0].out_channels, block[0].out_channels
         (8, 16)
     """
-    budgets = {"channels": channels, "params": params, "macs": macs}
-    given = {name: value for name, value in budgets.items() if value is not None}
+    given = given_budget({"channels": channels, "params": params, "macs": macs})
 
     def choose(structure: Structure, smaller: nn.Module) -> Mapping[str, Tensor]:
         scorer = make_importance(importance, losses) if isinstance(importance, str) else importance
@@ -124,10 +123,7 @@ def prune(
             **_rescaled(given, structure, whole),  # type: ignore[arg-type]
         )
 
-    if given:
-        _check_budget(given)
-    check_model(model, example_inputs)
-    whole = trace_structure(model, example_inputs, protect=protect)
+    whole = _traced(model, example_inputs, protect)
     return cut(model, example_inputs, whole, choose if given else None, exact=exact, protect=protect)
 
 
@@ -140,13 +136,19 @@ def analyse(model: nn.Module, example_inputs: Inputs, *, protect: Sequence[str] 
         protect: Layers whose own channels stay.
 
     Raises:
-        PruneError: The model has no parameters, all are frozen, or a weight is not finite.
+        PruneError: The model has no parameters, all are frozen, or a weight or output is not finite.
         TraceError: The model does not run on the example inputs.
         UnknownNameError: A protected name matches nothing.
     """
-    check_model(model, example_inputs)
-    structure = trace_structure(model, example_inputs, protect=protect)
-    return prove(model, example_inputs, structure)
+    return prove(model, example_inputs, _traced(model, example_inputs, protect))
+
+
+def _traced(model: nn.Module, inputs: Inputs, protect: Sequence[str]) -> Structure:
+    """Trace a model that can be pruned; say what is wrong with one that cannot."""
+    check_model(model, inputs)
+    structure = trace_structure(model, inputs, protect=protect)
+    check_outputs(structure.example_outputs)
+    return structure
 
 
 def cut(
@@ -362,11 +364,3 @@ def _output_change(before: Mapping[str, Tensor], after: nn.Module, inputs: Input
             largest = max(float(value.abs().max()), 1e-30)
             changes[name] = float((found[name] - value).abs().max()) / largest
     return changes
-
-
-def _check_budget(given: Mapping[str, float]) -> None:
-    if len(given) > 1:
-        raise PruneError(f"Expected just one budget, but got {' and '.join(f'`{name}`' for name in given)}.")
-    ((name, value),) = given.items()
-    if not 0 < value <= 1:
-        raise PruneError(f"Expected `{name}` to be a fraction above 0 and at most 1, but got {value}.")

@@ -30,17 +30,13 @@ def unread(structure: Structure, tensors: Mapping[str, Tensor]) -> dict[str, Boo
     keep: dict[str, Tensor] = {}
     candidates = [own for own in structure.prunable if own.is_exact]
     readers = {part.tensor for own in candidates for part in own.slices if part.role == "consumer"}
-    tensors = {name: tensor for name, tensor in tensors.items() if name in readers}
-    # Dense weights are told by counting, which is much faster than looking along a dimension.
-    is_zero = {
-        name: tensor == 0 for name, tensor in tensors.items() if int(tensor.count_nonzero()) < tensor.numel()
-    }
+    weights = {name: tensor.detach() for name, tensor in tensors.items() if name in readers}
     found = True
     while found:
         found = False
         resolved = structure.resolve(keep).tensors
         for own in candidates:
-            mask = _read(own, is_zero, resolved)
+            mask = _read(own, weights, resolved)
             if not bool(mask.any()):
                 mask[0] = True
             if int(mask.sum()) < int(keep[own.name].sum() if own.name in keep else own.count):
@@ -50,21 +46,33 @@ def unread(structure: Structure, tensors: Mapping[str, Tensor]) -> dict[str, Boo
 
 
 def _read(
-    own: CoupledChannels, is_zero: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]]
+    own: CoupledChannels, weights: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]]
 ) -> Tensor:
     read = torch.zeros(own.count, dtype=torch.bool)
     for slices in own.slices:
-        if slices.role == "consumer" and slices.tensor not in is_zero:
+        if slices.role == "consumer" and slices.tensor not in weights:
             read[slices.owner[slices.owner >= 0]] = True
         elif slices.role == "consumer":
-            positions = ~_is_zero_along(slices, is_zero[slices.tensor], kept.get(slices.tensor, {}))
+            positions = ~_is_zero_along(slices, weights[slices.tensor], kept.get(slices.tensor, {}))
             owned = slices.owner[positions.cpu() & (slices.owner >= 0)]
             read[owned] = True
     return read
 
 
-def _is_zero_along(slices: TensorSlices, zero: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
-    for dim, positions in kept.items():
-        if dim != slices.dim:
-            zero = zero.index_select(dim, positions.to(zero.device))
-    return zero.movedim(slices.dim, 0).flatten(1).all(dim=1)
+def _is_zero_along(slices: TensorSlices, weight: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
+    """Tell which positions are zero wherever channels are kept; of dense weights a glance tells that none is."""
+    others = [dim for dim in range(weight.ndim) if dim != slices.dim]
+    glance = weight
+    for dim in others:
+        first = kept[dim][:1] if dim in kept else torch.zeros(min(weight.shape[dim], 1), dtype=torch.int64)
+        glance = glance.index_select(dim, first.to(weight.device))
+    is_zero = (glance == 0).movedim(slices.dim, 0).flatten(1).all(dim=1)
+    left = is_zero.nonzero().flatten()
+    if not len(left):
+        return is_zero
+    weight = weight.index_select(slices.dim, left)
+    for dim in others:
+        if dim in kept:
+            weight = weight.index_select(dim, kept[dim].to(weight.device))
+    is_zero[left] = (weight == 0).movedim(slices.dim, 0).flatten(1).all(dim=1)
+    return is_zero

@@ -247,3 +247,19 @@ def test_what_is_no_module_is_an_error():
     check = inspect.unwrap(check_model)  # without the checks of annotations that tests put around it
     with pytest.raises(TypeError, match=r"^Expected `model` to be a torch.nn.Module, but got int\.$"):
         check(3, IMAGES)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("work", [analyse, prune])
+def test_an_output_that_is_not_finite_is_an_error_that_names_it(work, value):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, images):
+            features = self.stem(images)
+            return {"depth": self.head(features), "scores": features.mean((1, 2, 3)) * value}
+
+    with pytest.raises(PruneError, match="Expected finite outputs .* output `scores` holds values"):
+        work(Broken(), torch.rand(1, 3, 4, 4))

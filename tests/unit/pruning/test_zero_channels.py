@@ -51,6 +51,14 @@ def test_a_channel_is_unread_when_its_only_reader_is_zero_there():
     assert_exact(model)
 
 
+def test_a_channel_that_any_row_reads_is_read():
+    model = chain(4, 5)
+    zero(model[1][0].weight, 0, 1, 2, 3)
+    with torch.no_grad():
+        model[1][0].weight[4, 2] = 1e-30
+    assert kept(model) == {"0.0": [2]}
+
+
 def test_a_zero_filter_beside_a_live_norm_is_no_reason():
     model = chain(4, 5)
     with torch.no_grad():

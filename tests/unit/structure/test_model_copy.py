@@ -1,3 +1,5 @@
+import copy
+
 import torch
 from torch import nn
 
@@ -76,3 +78,78 @@ def test_empty_dicts_are_copies_too_and_those_that_are_one_stay_one():
     assert not model.layer._forward_hooks
     assert len(copied.layer._forward_hooks) == 1
     handle.remove()
+
+
+def test_buffers_that_are_views_of_one_storage_stay_so():
+    model = nn.Module()
+    model.register_buffer("whole", torch.zeros(4))
+    model.register_buffer("view", model.whole.view(2, 2))
+    model.register_buffer("part", model.whole[1:])
+    copied = copy_model(model)
+    copied.whole += 1
+    assert copied.view.tolist() == [[1, 1], [1, 1]]
+    assert copied.part.tolist() == [1, 1, 1]
+    assert not model.whole.any()
+
+
+def test_a_layout_that_is_not_contiguous_is_kept():
+    model = nn.Module()
+    model.register_buffer("table", torch.arange(6.0).reshape(2, 3).T)
+    copied = copy_model(model)
+    assert copied.table.stride() == model.table.stride()
+    assert torch.equal(copied.table, model.table)
+
+
+class Own(nn.Linear):
+    """Says by itself how it is copied."""
+
+    def __deepcopy__(self, memo):
+        copied = Own(self.in_features, self.out_features)
+        copied.is_own = True
+        return copied
+
+
+class Counting(nn.Linear):
+    """Is told when its state is put back."""
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.times_restored = getattr(self, "times_restored", 0) + 1
+
+
+def test_a_module_that_says_how_it_is_copied_is_copied_so():
+    model = nn.Sequential(Own(2, 2), Counting(2, 2))
+    copied = copy_model(model)
+    assert copied[0].is_own
+    assert copied[1].times_restored == 1
+
+
+def test_modules_kept_in_lists_and_by_other_objects_are_the_copies():
+    class Holder:
+        def __init__(self, module):
+            self.module = module
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    model.listed = [model[0]]
+    model.held = Holder(model[0])
+    model.around = Holder(model)
+    copied = copy_model(model)
+    assert copied.listed[0] is copied[0]
+    assert copied.held.module is copied[0]
+    assert copied.around.module is copied
+    assert copied[0] is not model[0]
+
+
+def test_it_copies_what_deepcopy_copies():
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MultiheadAttention(4, 2), nn.LSTM(4, 4)
+    )
+    expected, copied = copy.deepcopy(model), copy_model(model)
+    pairs = zip(expected.modules(), copied.modules(), strict=True)
+    for first, second in pairs:
+        assert type(first) is type(second)
+        assert list(vars(first)) == list(vars(second))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(copied.state_dict()[name], value)
+    weights = {id(own) for own in copied[3].parameters()}
+    assert all(id(own) in weights for own in copied[3]._flat_weights)
