@@ -27,7 +27,7 @@ _SAYS_HOW = (
 def copy_model(model: M, *, share_parameters: bool = False) -> M:
     """Return a deep copy, on the same device.
 
-    What ``copy.deepcopy`` does, several times as fast: modules that do not say otherwise, their dicts and their
+    What ``copy.deepcopy`` does, about twice as fast: modules that do not say otherwise, their dicts and their
     buffers are copied without asking each for how that is done. Tensors with a history, which models cache in eval
     mode and which ``copy.deepcopy`` refuses, are copied without it.
 
