@@ -111,7 +111,7 @@ def run_stages(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(first) > STAGES.index(last):
         _fail(f"Expected `--from` to come before `--until`, but got {first} and {last}.")
-    _run(recipe, overrides, out, first, last, verbose)
+    _run(recipe, overrides, out, verbose, first=first, last=last)
 
 
 def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
@@ -121,7 +121,7 @@ def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callabl
         out: OutOption = None,
         verbose: VerboseOption = 0,
     ) -> None:
-        directory = _run(recipe, overrides, out, stage, stage, verbose)
+        directory = _run(recipe, overrides, out, verbose, first=stage, last=stage)
         if stage == "locate" and _is_first_process():
             typer.echo((directory / "locate" / "report.txt").read_text(encoding="utf-8"))
 
@@ -155,7 +155,7 @@ def rewire(
 ) -> None:
     """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
     choices = {} if branch_points is None else {"branch_points": branch_points}
-    _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
+    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", **choices)
 
 
 def _run_stage(
@@ -171,6 +171,28 @@ _add_stage(
     "Make the rewired model sparse to a target, remove what that leaves needless, and heal it.",
     example="rooms_sparsify",
 )
+
+
+@app.command("group", epilog="Example: lomt group rooms_demo --set group.groups=2")
+def group(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            "--groups",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="YAML with lists of tasks: write the recipes of these groups, measure nothing.",
+        ),
+    ] = None,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Find which tasks share a network: affinities, heat map, groups and a recipe for each group."""
+    choices = {} if groups is None else {"groups": groups}
+    _run(recipe, overrides, out, verbose, verb="group", **choices)
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")
@@ -257,10 +279,9 @@ def _run(
     recipe: str,
     overrides: list[str] | None,
     out: Path | None,
-    first: str,
-    last: str,
     verbosity: int,
-    **choices: Path,
+    verb: str = "run",
+    **choices: Any,
 ) -> Path:
     from lomt.recipe import load_recipe
     from lomt.terminal import configure_logging, terminal_progress
@@ -272,7 +293,7 @@ def _run(
         from lomt import pipeline
 
         with terminal_progress() as progress:
-            summary = pipeline.run(settings, directory, first=first, last=last, progress=progress, **choices)
+            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **choices)
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command again to go on from the last checkpoint.", err=True)
         raise typer.Exit(_INTERRUPTED) from None

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
@@ -24,12 +25,13 @@ from lomt.training import (
     Evaluation,
     Progress,
     Regularizer,
+    SilentProgress,
     Trainer,
     evaluate,
     make_accelerator,
 )
 
-__all__ = ["Context", "provenance", "wait_for_all"]
+__all__ = ["Context", "open_context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
 
@@ -161,6 +163,29 @@ class Context:
 def wait_for_all() -> None:
     """Go on when all processes have come here."""
     PartialState().wait_for_everyone()
+
+
+def open_context(recipe: Recipe, out: Path, progress: Progress | None = None) -> Context:
+    """Return what the stages of a recipe get, with its run directory made or taken up again.
+
+    Args:
+        recipe: Validated.
+        out: The run directory.
+        progress: Told what runs, in the process that writes.
+
+    Raises:
+        ArtifactError: If the directory belongs to another recipe.
+        DataError: If the data are not as described.
+        TrainingError: If the device is not there.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    engine = make_accelerator(device=recipe.device)
+    told = progress if progress is not None and engine.is_main_process else SilentProgress()
+    parts = Parts(recipe, told)
+    directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
+    engine.wait_for_everyone()
+    return Context(recipe, directory, told, parts, engine.is_main_process)
 
 
 def provenance(parts: Parts, recipe: Recipe) -> str:

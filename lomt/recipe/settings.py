@@ -13,6 +13,7 @@ from lomt.recipe.base import (
     Settings,
     TaskKind,
 )
+from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.prune_settings import PruneSettings
@@ -322,6 +323,9 @@ class Recipe(Settings):
     )
     prune: PruneSettings | None = Field(
         default=None, description="Fewer channels, down to a budget; null leaves the stage out."
+    )
+    group: GroupSettings = Field(
+        default=GroupSettings(), description="Which tasks share a network (`lomt group` only)."
     )
     export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
     quantize: QuantizeSettings | None = Field(
