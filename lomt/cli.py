@@ -154,7 +154,7 @@ def rewire(
     verbose: VerboseOption = 0,
 ) -> None:
     """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
-    choices = {} if branch_points is None else {"branch_points": branch_points}
+    choices: dict[str, Any] = {} if branch_points is None else {"branch_points": branch_points}
     _run(recipe, overrides, out, verbose, first="rewire", last="rewire", **choices)
 
 
@@ -191,8 +191,7 @@ def group(
     verbose: VerboseOption = 0,
 ) -> None:
     """Find which tasks share a network: affinities, heat map, groups and a recipe for each group."""
-    choices = {} if groups is None else {"groups": groups}
-    _run(recipe, overrides, out, verbose, verb="group", **choices)
+    _run(recipe, overrides, out, verbose, verb="group", groups=groups)
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")

@@ -2,7 +2,7 @@
 
 from lomt.grouping.affinity import Affinity, affinity_of_subsets, relative_distance, subsets_for
 from lomt.grouping.cluster import CLUSTERINGS, Grouping, cluster
-from lomt.grouping.estimate import estimate_affinity, lifted
+from lomt.grouping.estimate import Reach, estimate_affinity, lifted
 from lomt.grouping.gradient_table import GradientTable, collect_gradients, shared_parameters
 from lomt.grouping.groups_file import format_groups, read_groups
 from lomt.grouping.heat_map import write_heat_map
@@ -20,6 +20,7 @@ __all__ = [
     "Grouping",
     "Projection",
     "RademacherProjection",
+    "Reach",
     "SparseProjection",
     "affinity_of_subsets",
     "cluster",

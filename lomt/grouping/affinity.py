@@ -2,7 +2,8 @@ r"""How much each task gains from being trained with each other one, as a matrix
 
 .. math:: T_{ij} = \operatorname{mean}_{S \ni i, j} \; \Big(1 - \frac{f_i(S)}{f_i}\Big)
 
-where :math:`f_i(S)` is the loss of task :math:`i` after training on the subset :math:`S` and :math:`f_i` the one before:
+where :math:`f_i(S)` is the loss of task :math:`i` after training on the subset :math:`S` and :math:`f_i` the one
+before:
 larger is better. With all pairs as subsets it is the pairwise affinity, with sampled larger ones the higher-order one.
 """
 
@@ -145,8 +146,15 @@ def affinity_of_subsets(
     return Affinity(tuple(tasks), sums / counts, method, {**(facts or {}), "subsets": records})
 
 
-def relative_distance(estimated: Affinity, true: Affinity) -> float:
-    r"""Return :math:`\lVert \hat T - T \rVert_F^2 / \lVert T \rVert_F^2` over pairs of different tasks."""
-    apart = ~torch.eye(len(true.tasks), dtype=torch.bool)
-    difference = (estimated.matrix - true.matrix)[apart]
-    return float(difference.square().sum() / true.matrix[apart].square().sum())
+def relative_distance(
+    estimated: Float64[Tensor, "tasks tasks"], true: Float64[Tensor, "tasks tasks"]
+) -> float:
+    r"""Return :math:`\lVert \hat T - T \rVert_F^2 / \lVert T \rVert_F^2` over pairs of different tasks.
+
+    Args:
+        estimated: Losses or gains of each row's task with each column's.
+        true: The same, by training.
+    """
+    apart = ~torch.eye(len(true), dtype=torch.bool)
+    difference = (estimated - true)[apart]
+    return float(difference.square().sum() / true[apart].square().sum())

@@ -13,7 +13,9 @@ from lomt.errors import LomtError, UnknownNameError
 
 __all__ = ["CLUSTERINGS", "Grouping", "average_density", "cluster", "round_solution", "solve_sdp"]
 
-_LARGEST_FOR_CLARABEL = 60  # its KKT system has n(n+1)/2 dense rows; at 80 tasks it takes 35 times as long as SCS
+_LARGEST_FOR_CLARABEL = (
+    60  # its KKT system has n(n+1)/2 dense rows; at 80 tasks it takes 35 times as long as SCS
+)
 LARGEST_FOR_SDP = 200
 """Beyond so many tasks ``"auto"`` takes the spectral method."""
 
@@ -69,9 +71,7 @@ def cluster(
     if method not in CLUSTERINGS:
         raise UnknownNameError("clustering", method, CLUSTERINGS)
     if (groups is None) == (penalty is None):
-        raise ValueError(
-            f"Expected just one of `groups` and `penalty`, but got {groups} and {penalty}."
-        )
+        raise ValueError(f"Expected just one of `groups` and `penalty`, but got {groups} and {penalty}.")
     if groups is not None and not 1 <= groups <= len(tasks):
         raise ValueError(
             f"Expected `groups` to be from 1 to {len(tasks)}, the number of tasks, but got {groups}."
@@ -120,8 +120,8 @@ def solve_sdp(
         LomtError: If cvxpy is not installed or the solver does not reach the optimum.
 
     References:
-        Li, Sharma and Zhang, 2024, https://arxiv.org/abs/2409.06091, section 4; Peng and Wei, "Approximating k-means-type
-        clustering via semidefinite programming", 2007, https://doi.org/10.1137/050641983.
+        Li, Sharma and Zhang, 2024, https://arxiv.org/abs/2409.06091, section 4; Peng and Wei, "Approximating
+        k-means-type clustering via semidefinite programming", 2007, https://doi.org/10.1137/050641983.
     """
     try:
         import cvxpy
@@ -130,17 +130,18 @@ def solve_sdp(
             "Expected cvxpy to be installed, because tasks are grouped by a semidefinite program. Install it with "
             "`pip install lomt[grouping]`, or choose `clustering: spectral`."
         ) from error
+    cp: Any = cvxpy  # its names are made at run time
     count = len(matrix)
     scale = float(matrix.abs().max()) or 1.0
-    x = cvxpy.Variable((count, count), PSD=True)
-    objective = cvxpy.trace((matrix / scale).numpy() @ x)
-    rules = [x >= 0, cvxpy.sum(x, axis=1) == 1]
+    x = cp.Variable((count, count), PSD=True)
+    objective = cp.trace((matrix / scale).numpy() @ x)
+    rules = [x >= 0, cp.sum(x, axis=1) == 1]
     if groups is not None:
-        rules.append(cvxpy.trace(x) == groups)
+        rules.append(cp.trace(x) == groups)
     else:
-        objective = objective - (penalty or 0.0) / scale * cvxpy.trace(x)
+        objective = objective - (penalty or 0.0) / scale * cp.trace(x)
     solver = "CLARABEL" if count <= _LARGEST_FOR_CLARABEL else "SCS"
-    problem = cvxpy.Problem(cvxpy.Maximize(objective), rules)
+    problem = cp.Problem(cp.Maximize(objective), rules)
     problem.solve(solver=solver)
     if problem.status != "optimal" or x.value is None:
         raise LomtError(
@@ -201,10 +202,7 @@ def _k_means(rows: Tensor, count: int, seed: int, restarts: int = 10) -> Tensor:
         for _ in range(100):
             labels = torch.cdist(rows, centres).argmin(1)
             moved = torch.stack(
-                [
-                    rows[labels == k].mean(0) if bool((labels == k).any()) else centres[k]
-                    for k in range(count)
-                ]
+                [rows[labels == k].mean(0) if bool((labels == k).any()) else centres[k] for k in range(count)]
             )
             if torch.equal(moved, centres):
                 break

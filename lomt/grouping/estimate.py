@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,7 +14,49 @@ from lomt.grouping.gradient_table import GradientTable
 from lomt.grouping.linear_fit import FitOptions, fit_subset
 from lomt.grouping.projection import Projection
 
-__all__ = ["estimate_affinity", "lifted"]
+__all__ = ["Reach", "estimate_affinity", "lifted"]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far from the network's own weights a fitted change may lead.
+
+    The linear model holds nearby only; a subset with fewer samples than numbers in its gradients would run away.
+
+    Args:
+        share: Largest length of the lifted change, as a share of the length of the shared weights; None for no limit.
+        length: Bring every lifted change to just this length instead; the authors' image code takes 2.
+
+    Raises:
+        ValueError: If a number is not above 0.
+    """
+
+    share: float | None = 0.1
+    length: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("share", "length"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {value}.")
+
+    def limit(
+        self,
+        change: Float[Tensor, " dimension"],
+        projection: Projection,
+        parameters: Mapping[str, nn.Parameter],
+    ) -> Float[Tensor, " dimension"]:
+        """Return the change, shorter where it leads too far or of the one length asked for."""
+        lengths = [float(piece.norm()) for piece in projection.lift(change)]
+        own = sum(length**2 for length in lengths) ** 0.5
+        if own == 0:
+            return change
+        if self.length is None and self.share is None:
+            return change
+        weights = sum(float(parameter.detach().norm()) ** 2 for parameter in parameters.values()) ** 0.5
+        longest = min(own, (self.share or 0.0) * weights) if self.length is None else self.length
+        limited: Tensor = change * (longest / own) if longest != own else change
+        return limited
 
 
 def estimate_affinity(
@@ -50,7 +93,12 @@ def estimate_affinity(
 
     before = losses_of(torch.zeros(table.gradients.shape[-1]))
     return affinity_of_subsets(
-        table.tasks, subsets, losses_after, before, method="gradtag", facts={**(facts or {}), "before": before}
+        table.tasks,
+        subsets,
+        losses_after,
+        before,
+        method="gradtag",
+        facts={**(facts or {}), "before": before},
     )
 
 

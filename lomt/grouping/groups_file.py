@@ -53,7 +53,5 @@ def read_groups(path: Path, tasks: Sequence[str]) -> tuple[tuple[str, ...], ...]
     for task in tasks:
         if named.count(task) != 1:
             got = "none" if task not in named else f"{named.count(task)}"
-            raise ArtifactError(
-                f"Expected task `{task}` to be in one group of {path}, but it is in {got}."
-            )
+            raise ArtifactError(f"Expected task `{task}` to be in one group of {path}, but it is in {got}.")
     return tuple(tuple(group) for group in content)

@@ -59,7 +59,9 @@ def write_heat_map(path: Path, affinity: Affinity, groups: Sequence[Sequence[str
     first = 0
     for group in groups:
         size = len(group)
-        frame = Rectangle((first - 0.5, first - 0.5), size, size, fill=False, linewidth=2.5, edgecolor="black")
+        frame = Rectangle(
+            (first - 0.5, first - 0.5), size, size, fill=False, linewidth=2.5, edgecolor="black"
+        )
         frame.set_clip_on(False)
         axes.add_patch(frame)
         first += size

@@ -33,21 +33,20 @@ class FitOptions:
 
     Args:
         ridge: :math:`\rho > 0`.
-        offset: Whether the numbers :math:`f_{ti}` at the network's own weights enter, as in the derivation. Without them
+        offset: Whether the numbers :math:`f_{ti}` at the network's own weights enter, as in the derivation.
+        Without them
             logistic tasks are fitted as in the authors' code: gradients with randomly flipped signs against the flips
             as labels, with an intercept; quadratic tasks need their residuals and are not affected.
         flip: Without offset, the probability with which a sample keeps its sign.
-        length: Rescale every lifted change to this length; None leaves it as fitted. The authors' image code takes 2.
         seed: Of the flips.
 
     Raises:
         ValueError: If a number is out of its range.
     """
 
-    ridge: float = 0.1
+    ridge: float = 0.01
     offset: bool = True
     flip: float = 0.7
-    length: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,8 +54,6 @@ class FitOptions:
             raise ValueError(f"Expected `ridge` to be above 0, but got {self.ridge}.")
         if not 0 < self.flip < 1:
             raise ValueError(f"Expected `flip` to be between 0 and 1, but got {self.flip}.")
-        if self.length is not None and not self.length > 0:
-            raise ValueError(f"Expected `length` to be above 0, but got {self.length}.")
 
 
 def fit_subset(
@@ -125,7 +122,8 @@ def _part(table: GradientTable, row: int, options: FitOptions) -> _Part:
     is_logistic = table.links[row] == "logistic"
     intercept = torch.zeros(len(gradients), 1, dtype=torch.float64)
     if is_logistic and not options.offset:
-        # log(1 + exp(-r (r g·w + c))) with the flip r as label: the gradient's two signs cancel, the intercept's do not.
+        # log(1 + exp(-r (r g·w + c))) with the flip r as label: the gradient's two signs cancel, the intercept's
+        # do not.
         generator = torch.Generator().manual_seed(options.seed * 100_003 + row)
         keeps = torch.rand(len(gradients), generator=generator) < options.flip
         intercept = torch.where(keeps, 1.0, -1.0).double()[:, None]

@@ -4,8 +4,8 @@ Lookahead (TAG): what a step of size :math:`\eta` on task :math:`i` alone does t
 
 .. math:: Z_{i \to j} = 1 - \frac{L_j(\theta - \eta \nabla_\theta L_i)}{L_j(\theta)}
 
-with the shared weights :math:`\theta`. Cosine: the angle between the tasks' gradients in the shared weights. Both are means
-over batches and moments of the training.
+with the shared weights :math:`\theta`. Cosine: the angle between the tasks' gradients in the shared weights. Both
+are means over batches and moments of the training.
 
 References:
     Fifty et al., "Efficiently Identifying Task Groupings for Multi-Task Learning", 2021,
@@ -82,7 +82,7 @@ def _gradients(
 ) -> tuple[Mapping[str, Tensor], list[tuple[Tensor | None, ...]]]:
     with torch.enable_grad():
         found = losses()
-        gradients = [
+        gradients: list[tuple[Tensor | None, ...]] = [
             torch.autograd.grad(loss, list(parameters), retain_graph=True, allow_unused=True)
             for loss in found.values()
         ]

@@ -66,7 +66,9 @@ class Projection(ABC):
                 continue
             flat = gradient.reshape(len(gradient), -1).float()
             if flat.shape[1] != size:
-                raise ValueError(f"Expected gradient {index} to have {size} entries, but got {flat.shape[1]}.")
+                raise ValueError(
+                    f"Expected gradient {index} to have {size} entries, but got {flat.shape[1]}."
+                )
             for block, start, stop in self._blocks(index):
                 self._add(result, flat[:, start:stop], self._random(index, block))
         return result

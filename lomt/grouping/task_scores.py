@@ -2,7 +2,8 @@ r"""What a task's network says of one sample in one number, whose gradient the l
 
 The number comes with a **link** that turns it into the sample's loss:
 
-- ``"logistic"``: a margin :math:`m`, with :math:`\ell = \log(1 + e^{-m})`. For classes :math:`m = \log(p_y / (1 - p_y))`, so
+- ``"logistic"``: a margin :math:`m`, with :math:`\ell = \log(1 + e^{-m})`. For classes
+  :math:`m = \log(p_y / (1 - p_y))`, so
   that :math:`\ell` is the cross entropy; for a single yes-or-no label the signed logit.
 - ``"quadratic"``: a residual :math:`r = \sqrt{2 \ell}`, with :math:`\ell = r^2 / 2`, of any other per-sample loss.
 """

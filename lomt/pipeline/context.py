@@ -80,7 +80,9 @@ class Context:
         """Return what the result depends on: the named blocks, data, tasks, model, seed."""
         content = self.recipe.model_dump(mode="json")
         names = ("data", "tasks", "model", "seed", *blocks)
-        kept = {name: content[name] for name in names}
+        kept = {name: _without_unused(content[name]) for name in names}
+        if self.recipe.target is not None:
+            kept["target"] = self.recipe.target
         for name in ("cache", "cache_dir", "workers"):
             kept["data"].pop(name, None)
         defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
@@ -112,11 +114,20 @@ class Context:
         engine = self.accelerator(settings)
         place = {"rank": engine.process_index, "world_size": engine.num_processes}
         has_validation = self.parts.dataset("validation") is not None
+        if len(tasks) == 1:  # nothing to weigh against, no gradients in conflict
+            alone: dict[str, Any] = {"weighting": "fixed", "weighting_options": {}, "aggregation": None}
+            is_learned = settings.weighting == "uncertainty"
+            settings = settings.model_copy(update={} if is_learned else alone)
         return Trainer(
             model,
             tasks,
             self.parts.loader("train", settings, **place),
-            training_options(settings, self.recipe.seed if seed is None else seed, epochs=epochs),
+            training_options(
+                settings,
+                self.recipe.seed if seed is None else seed,
+                epochs=epochs,
+                target=self.recipe.target if self.recipe.target in tasks else None,
+            ),
             targets=self.parts.targets,
             weights=self.parts.weights if weights is None else weights,
             validation=self.parts.loader("validation", settings, **place) if has_validation else None,
@@ -186,6 +197,18 @@ def open_context(recipe: Recipe, out: Path, progress: Progress | None = None) ->
     directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
     engine.wait_for_everyone()
     return Context(recipe, directory, told, parts, engine.is_main_process)
+
+
+def _without_unused(block: Any) -> Any:
+    """Drop the keys of methods that are not in use, so that what was made before there were such keys stays valid."""
+    if not isinstance(block, dict):
+        return block
+    unused: dict[str, Any] = {"weighting_options": {}, "aggregation": None, "aggregation_options": {}}
+    return {
+        name: _without_unused(value)
+        for name, value in block.items()
+        if name not in unused or value != unused[name]
+    }
 
 
 def provenance(parts: Parts, recipe: Recipe) -> str:

@@ -17,7 +17,7 @@ from lomt.grouping import (
     FitOptions,
     GradientTable,
     Grouping,
-    Projection,
+    Reach,
     cluster,
     collect_gradients,
     estimate_affinity,
@@ -56,7 +56,9 @@ class GroupSummary:
     folder: str
 
     def __str__(self) -> str:
-        rows = [f"{', '.join(own)}: lomt run {path}" for own, path in zip(self.groups, self.recipes, strict=True)]
+        rows = [
+            f"{', '.join(own)}: lomt run {path}" for own, path in zip(self.groups, self.recipes, strict=True)
+        ]
         shown = [] if self.affinity is None else [str(self.affinity), ""]
         return "\n".join([*shown, f"{len(self.groups)} networks", *rows, f"Artefacts in {self.folder}"])
 
@@ -119,6 +121,8 @@ def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str,
     """
     content = recipe.model_dump(mode="json")
     del content["group"]
+    if recipe.target not in tasks:
+        content["target"] = None
     content["name"] = f"{recipe.name}_{number}"
     content["tasks"] = {name: content["tasks"][name] for name in recipe.tasks if name in tasks}
     points = content["rewire"]["branch_points"]
@@ -187,6 +191,7 @@ def _gradtag(context: Context) -> Affinity:
 
     def losses_of(change: Tensor) -> Mapping[str, float]:
         """Return every task's held-out loss after a change."""
+        change = reach.limit(change, projection, parameters)
         if judged is not None:
             return linear_losses(judged, change)
         with lifted(parameters, projection, change.to(device)):
@@ -195,9 +200,8 @@ def _gradtag(context: Context) -> Affinity:
     subsets = subsets_for(
         list(parts.tasks), size=settings.subset_size, count=settings.subsets, seed=recipe.seed
     )
-    options = FitOptions(
-        settings.ridge, settings.offset, settings.flip, settings.length, seed=recipe.seed
-    )
+    options = FitOptions(settings.ridge, settings.offset, settings.flip, seed=recipe.seed)
+    reach = Reach(settings.reach, settings.length)
     facts = {"held_out": "validation" if has_validation else "train", "parameters": sum(sizes)}
     context.progress.start("subsets", len(subsets))
     affinity = estimate_affinity(

@@ -32,6 +32,11 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
     yield from _group(recipe)
+    if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
+        near = did_you_mean(recipe.target, recipe.tasks) or "."
+        yield Problem(
+            ("target",), f"unknown task `{recipe.target}`{near} Known are {', '.join(recipe.tasks)}."
+        )
 
 
 def _data(data: DataSettings) -> Iterator[Problem]:
@@ -191,8 +196,6 @@ def _group(recipe: Recipe) -> Iterator[Problem]:
     for name, value in (("groups", group.groups), ("subset_size", group.subset_size)):
         is_asked = name in group.model_fields_set
         if count and is_asked and value is not None and value > count:
-            yield Problem(
-                ("group", name), f"expected at most {count}, the number of tasks, but got {value}."
-            )
+            yield Problem(("group", name), f"expected at most {count}, the number of tasks, but got {value}.")
     if group.clustering == "spectral" and group.groups is None:
         yield Problem(("group", "groups"), "the spectral method needs the number of groups.")

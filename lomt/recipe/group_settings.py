@@ -32,13 +32,17 @@ class GroupSettings(Settings):
     standardise: bool = Field(
         default=False, description="Bring each task's row of affinities to mean 0 and deviation 1 first."
     )
-    samples: PositiveInt = Field(default=400, description="Training images whose gradients are taken (gradtag).")
+    samples: PositiveInt = Field(
+        default=400, description="Training images whose gradients are taken (gradtag)."
+    )
     held_out: PositiveInt = Field(
         default=200,
         description="Images on which losses are compared: of the validation split where there is one, else "
         "training images after `samples` (gradtag).",
     )
-    dimension: PositiveInt = Field(default=200, description="Numbers that a gradient is projected to (gradtag).")
+    dimension: PositiveInt = Field(
+        default=200, description="Numbers that a gradient is projected to (gradtag)."
+    )
     projection: Literal["sparse", "rademacher"] = Field(
         default="sparse",
         description="`sparse`: each weight goes to one sum. `rademacher`: to all, as published; `dimension` times "
@@ -53,14 +57,20 @@ class GroupSettings(Settings):
     subsets: PositiveInt | None = Field(
         default=None, description="How many larger subsets; null is about five a pair (gradtag)."
     )
-    ridge: Positive = Field(default=0.1, description="Strength of the fits' penalty, without unit (gradtag).")
+    ridge: Positive = Field(
+        default=0.01, description="Strength of the fits' penalty, without unit (gradtag)."
+    )
     offset: bool = Field(
         default=True,
         description="Keep the network's own outputs in the fits, as derived; false fits as the authors' code does.",
     )
     flip: Probability = Field(default=0.7, description="Share of kept signs with `offset: false`.")
+    reach: Positive | None = Field(
+        default=0.1,
+        description="Longest change of the shared weights, as a share of their own length; null for no limit.",
+    )
     length: Positive | None = Field(
-        default=None, description="Length that every change of the weights is brought to; null for as fitted."
+        default=None, description="Bring every change to this length instead, as the authors' image code (2)."
     )
     evaluate: Literal["lifted", "projected"] = Field(
         default="lifted",

@@ -26,6 +26,7 @@ def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
     for name, task in recipe.tasks.items():
         yield from _loss(name, task)
     yield from _task_names(recipe.tasks)
+    yield from _methods(recipe)
     if recipe.data.kind == "rooms":
         yield from _rooms_targets(recipe.tasks)
     if recipe.model.backbone.name is not None:
@@ -50,6 +51,26 @@ def _loss(name: str, task: TaskSettings) -> Iterator[Problem]:
         make_task(name, task.kind, channels, loss=task.loss, loss_options=task.loss_options)
     except (ValueError, TypeError) as error:
         yield Problem(("tasks", name, "loss_options"), _lower(str(error)))
+
+
+def _methods(recipe: Recipe) -> Iterator[Problem]:
+    from lomt.training.aggregation import make_aggregator
+    from lomt.training.weighting import make_weighting
+
+    train, target = recipe.train, recipe.target
+    if train is None or not recipe.tasks or len(recipe.tasks) < 2:
+        return
+    weights = {name: task.weight for name, task in recipe.tasks.items()}
+    try:
+        make_weighting(train.weighting, weights, train.weighting_options, target=target)
+    except (LomtError, ValueError, TypeError) as error:
+        yield Problem(("train", "weighting"), _lower(str(error)))
+    if train.aggregation is None:
+        return
+    try:
+        make_aggregator(train.aggregation, list(weights), train.aggregation_options, target=target)
+    except (LomtError, ValueError, TypeError) as error:
+        yield Problem(("train", "aggregation"), _lower(str(error)))
 
 
 def _task_names(tasks: Iterable[str]) -> Iterator[Problem]:

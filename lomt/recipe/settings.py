@@ -314,6 +314,11 @@ class Recipe(Settings):
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], TaskSettings] = Field(
         min_length=1, description="The tasks by name."
     )
+    target: str | None = Field(
+        default=None,
+        description="The task that counts in the end; the others are auxiliary. Weightings and aggregations that know "
+        "of it need it, early stopping and `keep: best` then look at it alone.",
+    )
     model: ModelSettings = Field(description="Backbone and decoders.")
     train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
     locate: LocateSettings = Field(description="Which layer each task needs.")
