@@ -17,7 +17,7 @@ import lomt
 from lomt.cli import GRANULARITIES, STAGES, app
 from lomt.errors import LomtError
 
-VERBS = ["run", *STAGES, "validate", "recipes", "inspect backbone"]
+VERBS = ["run", *STAGES, "group", "validate", "recipes", "inspect backbone"]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,10 @@ class Pipeline(ModuleType):
         progress.finish("fine")
         return "the summary"
 
+    def group(self, recipe, out, *, groups, progress):
+        self.groups = groups.as_posix()
+        return "the groups"
+
 
 @pytest.fixture
 def pipeline(monkeypatch):
@@ -84,6 +88,13 @@ def test_run_does_all_stages_in_the_default_directory(call, pipeline):
     ((recipe, directory, first, last, choices),) = pipeline.calls
     assert (recipe.name, directory, first, last) == ("rooms_demo", "runs/rooms_demo", "train", "bench")
     assert choices == {}
+
+
+def test_group_asks_for_groups(call, pipeline, tmp_path):
+    (tmp_path / "groups.yaml").write_text("")
+    status, out, _ = call("group", "rooms_demo", "--out", "here", "--groups", "groups.yaml")
+    assert (status, out.splitlines()[-1]) == (0, "the groups")
+    assert pipeline.groups == "groups.yaml"
 
 
 def test_run_takes_settings_directory_and_stages(call, pipeline):

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
-from lomt.training.weighting.branches import BranchWeighting
+from lomt.training.weighting.branches import BranchWeighting, flat
 from lomt.training.weighting.weighting import TrainingView
 
 __all__ = ["AlphaVil"]
@@ -76,4 +75,4 @@ class AlphaVil(BranchWeighting):
             parameters = list(training.model.parameters())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         pairs = zip(gradients, parameters, strict=True)
-        return deltas @ parameters_to_vector([torch.zeros_like(p) if g is None else g for g, p in pairs])
+        return deltas @ flat([torch.zeros_like(p) if g is None else g for g, p in pairs])

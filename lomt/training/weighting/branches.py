@@ -1,20 +1,19 @@
 """Methods that train several copies of the network from one start and merge them."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from lomt.errors import TrainingError
 from lomt.training.weighting.target import check_target
 from lomt.training.weighting.weighting import TrainingView, Weighting
 
-__all__ = ["BranchWeighting"]
+__all__ = ["BranchWeighting", "flat"]
 
 
 class BranchWeighting(Weighting):
@@ -79,7 +78,7 @@ class BranchWeighting(Weighting):
                 f"for {self._epochs_each} epoch(s) each before they are merged, but got {training.epochs}."
             )
         self._training = training
-        start = parameters_to_vector(training.model.parameters()).detach()
+        start = flat(training.model.parameters())
         self.register_buffer("start", start.clone())
         self.register_buffer("ends", start.new_zeros(len(self._branches), len(start)))
 
@@ -106,7 +105,7 @@ class BranchWeighting(Weighting):
             return
         parameters = list(self._training.model.parameters())
         if int(self.leg) == 0:
-            self.start.copy_(parameters_to_vector(parameters).detach())
+            self.start.copy_(flat(parameters))
         with torch.no_grad():
             _set(parameters, self.start)
         self._training.optimizer.state.clear()
@@ -117,7 +116,7 @@ class BranchWeighting(Weighting):
         if (epoch + 1) % self._epochs_each:
             return {}
         parameters = list(self._training.model.parameters())
-        self.ends[int(self.leg)] = parameters_to_vector(parameters).detach()
+        self.ends[int(self.leg)] = flat(parameters)
         record: dict[str, Any] = {"branch": list(self._branches[int(self.leg)])}
         if int(self.leg) == len(self._branches) - 1:
             was_training = self._training.model.training
@@ -145,6 +144,11 @@ class BranchWeighting(Weighting):
         with torch.no_grad():
             _set(list(training.model.parameters()), weights)
         return training.losses(training.model, batch)[self._target]
+
+
+def flat(tensors: Iterable[Tensor]) -> Float[Tensor, " entries"]:
+    """Return all entries one after the other, whatever the memory layout."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 def _set(parameters: list[torch.nn.Parameter], vector: Tensor) -> None:
