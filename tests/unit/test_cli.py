@@ -64,7 +64,7 @@ class Pipeline(ModuleType):
         return "the summary"
 
     def group(self, recipe, out, *, groups, progress):
-        self.groups = groups.as_posix()
+        self.groups = None if groups is None else groups.as_posix()
         return "the groups"
 
 
