@@ -161,7 +161,7 @@ def rewire(
 def _run_stage(
     recipe: str, overrides: list[str] | None, out: Path | None, stage: str, verbosity: int
 ) -> None:
-    _run(recipe, overrides, out, stage, stage, verbosity)
+    _run(recipe, overrides, out, verbosity, first=stage, last=stage)
 
 
 app.command("quantize", epilog=QUANTIZE_EXAMPLE)(quantize_verb(_run_stage))
