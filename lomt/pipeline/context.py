@@ -114,10 +114,8 @@ class Context:
         engine = self.accelerator(settings)
         place = {"rank": engine.process_index, "world_size": engine.num_processes}
         has_validation = self.parts.dataset("validation") is not None
-        if len(tasks) == 1:  # nothing to weigh against, no gradients in conflict
-            alone: dict[str, Any] = {"weighting": "fixed", "weighting_options": {}, "aggregation": None}
-            is_learned = settings.weighting == "uncertainty"
-            settings = settings.model_copy(update={} if is_learned else alone)
+        if len(tasks) == 1:
+            settings = _for_one_task(settings)
         return Trainer(
             model,
             tasks,
@@ -197,6 +195,14 @@ def open_context(recipe: Recipe, out: Path, progress: Progress | None = None) ->
     directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
     engine.wait_for_everyone()
     return Context(recipe, directory, told, parts, engine.is_main_process)
+
+
+def _for_one_task(settings: TrainSettings) -> TrainSettings:
+    """Leave out what needs several tasks; a learned scale of the loss does not."""
+    changes: dict[str, Any] = {"aggregation": None, "aggregation_options": {}}
+    if settings.weighting != "uncertainty":
+        changes |= {"weighting": "fixed", "weighting_options": {}}
+    return settings.model_copy(update=changes)
 
 
 def _without_unused(block: Any) -> Any:

@@ -30,8 +30,9 @@ from lomt.grouping import (
     write_heat_map,
 )
 from lomt.models import MultiTaskModel, load_model
-from lomt.pipeline.context import Context, open_context
+from lomt.pipeline.context import Context, open_context, wait_for_all
 from lomt.pipeline.run_directory import write_text
+from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.train_stage import run_train
 from lomt.recipe import Recipe, parse_recipe
 from lomt.training import AffinityProbe, BatchLosses, Progress, evaluate
@@ -87,6 +88,7 @@ def group(
     settings = recipe.group
     if settings.method == "gradtag":
         run_train(context)
+        wait_for_all()
     origin = context.keys.get("dense") or context.settings_key("train")
     folder = context.folder("group", recipe.group.model_dump(mode="json"), origin)
     place = folder.path
@@ -98,10 +100,13 @@ def group(
         if context.is_writer:
             if settings.heat_map:
                 write_heat_map(place / "heat_map.png", affinity, found.groups)
-            remark = f"{found.method} on affinities by {affinity.method}, see affinity.json and heat_map.png"
+            files = "affinity.json and heat_map.png" if settings.heat_map else "affinity.json"
+            remark = f"{found.method} on affinities by {affinity.method}, see {files}"
             write_text(place / "groups.yaml", format_groups(found.groups, remark))
             _write_recipes(recipe, found.groups, place)
         folder.finish()
+    note_skipped(context)
+    wait_for_all()
     stored = folder.read_json("affinity.json")
     affinity = Affinity(
         tuple(stored["tasks"]), torch.tensor(stored["affinity"], dtype=torch.float64), stored["method"]

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from accelerate import PartialState
-
 from lomt.errors import ArtifactError, UnknownNameError
 from lomt.pipeline.bench_stage import run_bench
-from lomt.pipeline.context import Context, open_context
+from lomt.pipeline.context import Context, open_context, wait_for_all
 from lomt.pipeline.export_stage import run_export
 from lomt.pipeline.locate_stage import run_locate
 from lomt.pipeline.prune_stage import run_prune
@@ -94,5 +92,5 @@ def run(
         else:
             _STAGES[stage](context)
         note_skipped(context)
-        PartialState().wait_for_everyone()
+        wait_for_all()
     return summarise(context.directory, recipe, context.parts)

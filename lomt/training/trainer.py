@@ -20,7 +20,6 @@ from lomt.tasks import Task
 from lomt.training.aggregation import make_aggregator
 from lomt.training.batch_losses import BatchLosses
 from lomt.training.checkpoint import (
-    TrainingState,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -35,6 +34,7 @@ from lomt.training.interrupt import Interruption, deferred_interrupt
 from lomt.training.live_tasks import LiveTasks
 from lomt.training.options import TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
+from lomt.training.resumable import Position, Resumable
 from lomt.training.schedules import Patience, PlateauFactor, make_schedule
 from lomt.training.sync_batch_norm import synchronised_batch_norm
 from lomt.training.task_gradients import TaskGradients
@@ -121,8 +121,6 @@ class Trainer:
         )
         self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
         self._live = LiveTasks(self._model, self._optimizer, self._tasks)
-        self._names: dict[Tensor, str] = {p: f"model.{n}" for n, p in self._model.named_parameters()}
-        self._names |= {p: f"weighting.{n}" for n, p in self._weighting.named_parameters()}
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         schedule = options.schedule
         self._schedule = make_schedule(schedule.kind, warmup=schedule.warmup, final=schedule.final)
@@ -133,11 +131,20 @@ class Trainer:
         self._mean, self._std = (
             torch.tensor(v, device=self._engine.device)[:, None, None] for v in (mean, std)
         )
-        self._epoch = self._batch = self._step = 0
-        self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device)
-        self._taken = torch.zeros(len(tasks), dtype=torch.int64)  # steps of the epoch that computed the task
-        self._best: dict[str, Tensor] = {}
-        self._stop: str | None = None
+        self._at = Position(
+            torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device),
+            torch.zeros(len(tasks), dtype=torch.int64),
+        )
+        self._resumable = Resumable(
+            self._model,
+            self._weighting,
+            self._optimizer,
+            self._live,
+            self._patience,
+            self._plateau,
+            regularizer,
+            self._at,
+        )
 
     def fit(self) -> tuple[dict[str, Any], ...]:
         """Train to the end and return the epoch records; the model then holds the result.
@@ -150,7 +157,7 @@ class Trainer:
             self._regularizer.attach(self._optimizer, self._model)
         self._weighting.attach(self._view())
         self._restore()
-        self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._step)
+        self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._at.step)
         with (
             synchronised_batch_norm(self._model, self._engine.device) as model,
             deferred_interrupt() as interruption,
@@ -158,15 +165,15 @@ class Trainer:
             self._wrapped, self._stepper = self._engine.prepare(
                 model, self._optimizer, device_placement=[False] * 2
             )
-            while self._epoch < self._options.epochs and self._stop is None:
+            while self._at.epoch < self._options.epochs and self._at.stop is None:
                 self._train_epoch(interruption)
                 self._end_epoch()
         # bf16 leaves a wrapper around the model's forward.
         self._engine.unwrap_model(self._wrapped, keep_fp32_wrapper=False)
         self._live.restore()
-        if self._options.keep == "best" and self._best:
-            self._model.load_state_dict({**self._model.state_dict(), **self._best})
-        self._progress.finish(f"stopped: {self._stop}" if self._stop else "")
+        if self._options.keep == "best" and self._at.best:
+            self._model.load_state_dict({**self._model.state_dict(), **self._at.best})
+        self._progress.finish(f"stopped: {self._at.stop}" if self._at.stop else "")
         return self._history.records
 
     @torch.no_grad()
@@ -182,7 +189,7 @@ class Trainer:
     @property
     def optimizer_state(self) -> dict[str, Tensor]:
         """What the optimizer has gathered, as tensors named ``model.<parameter>.<entry>``."""
-        return optimizer_tensors(self._optimizer, self._names)
+        return optimizer_tensors(self._optimizer, self._resumable.names)
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -190,17 +197,17 @@ class Trainer:
 
     def _train_epoch(self, interruption: Interruption) -> None:
         if self._regularizer is not None:
-            self._regularizer.before_epoch(self._epoch)
-        if self._batch == 0:
-            self._weighting.before_epoch(self._epoch)
+            self._regularizer.before_epoch(self._at.epoch)
+        if self._at.batch == 0:
+            self._weighting.before_epoch(self._at.epoch)
         self._model.train()
         self._epoch_began = saved_at = time.monotonic()
         self._waited_before = self._loader.wait_s
-        batches = iter(self._loader.epoch(self._epoch, self._batch))
+        batches = iter(self._loader.epoch(self._at.epoch, self._at.batch))
         while micro_batches := list(islice(batches, self._options.accumulation_steps)):
-            self._sums += self._take_step(micro_batches)
-            self._batch += len(micro_batches)
-            self._step += 1
+            self._at.sums += self._take_step(micro_batches)
+            self._at.batch += len(micro_batches)
+            self._at.step += 1
             self._show_step()
             if interruption.is_requested:
                 self._save()
@@ -218,7 +225,7 @@ class Trainer:
         ]
         counts = self._reduced(torch.stack([self._counts(batch) for batch in moved]).sum(0)).clamp(min=1.0)
         coefficients = self._weighting.coefficients()
-        losses = torch.zeros_like(self._sums)
+        losses = torch.zeros_like(self._at.sums)
         with self._live.only(self._weighting.active()) as active:
             gradients = self._task_gradients(active)
             for index, batch in enumerate(moved):
@@ -236,8 +243,8 @@ class Trainer:
         if gradients is not None:
             gradients.reduce(self._engine)
             self._weighting.observe_norms(gradients.norms(), found)
-            gradients.write(coefficients, self._aggregator or None, self._step)
-        self._taken += torch.tensor([task in active for task in self._tasks])
+            gradients.write(coefficients, self._aggregator or None, self._at.step)
+        self._at.taken += torch.tensor([task in active for task in self._tasks])
         if self._options.gradient_clip is not None:
             self._engine.clip_grad_norm_(self._model.parameters(), self._options.gradient_clip)
         self._stepper.step()
@@ -268,8 +275,8 @@ class Trainer:
         return None
 
     def _moment(self) -> Moment:
-        epochs = self._step / self._steps_per_epoch
-        return Moment(self._step, epochs, epochs / self._options.epochs)
+        epochs = self._at.step / self._steps_per_epoch
+        return Moment(self._at.step, epochs, epochs / self._options.epochs)
 
     def _view(self) -> TrainingView:
         return TrainingView(
@@ -317,7 +324,7 @@ class Trainer:
         return summed
 
     def _set_rates(self) -> None:
-        factor = self._schedule(self._step / max(self._options.epochs * self._steps_per_epoch, 1))
+        factor = self._schedule(self._at.step / max(self._options.epochs * self._steps_per_epoch, 1))
         if self._plateau is not None:
             factor *= self._plateau.value
         for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
@@ -326,16 +333,16 @@ class Trainer:
     def _check_before_step(self, losses: Tensor) -> None:
         """On CPU every step is checked before it touches the weights; on a GPU now and then."""
         if self._may_wait:
-            self._raise_unless_finite(losses + self._sums)
+            self._raise_unless_finite(losses + self._at.sums)
 
     @property
     def _may_wait(self) -> bool:
-        return self._engine.device.type == "cpu" or self._step % _GPU_READ_STEPS == 0
+        return self._engine.device.type == "cpu" or self._at.step % _GPU_READ_STEPS == 0
 
     def _show_step(self) -> None:
-        steps = self._step - self._epoch * self._steps_per_epoch
+        steps = self._at.step - self._at.epoch * self._steps_per_epoch
         if self._may_wait:
-            self._progress.advance(loss=float(self._sums.sum()) / max(steps, 1))
+            self._progress.advance(loss=float(self._at.sums.sum()) / max(steps, 1))
         else:
             self._progress.advance()
 
@@ -344,28 +351,28 @@ class Trainer:
             if not is_finite:
                 kept = f" The last good checkpoint is kept at {self._checkpoint}." if self._checkpoint else ""
                 raise TrainingError(
-                    f"Expected the loss of task `{name}` to be finite, but it is not at step {self._step} "
-                    f"(epoch {self._epoch}).{kept} Lower the learning rate, clip gradients or check the targets."
+                    f"Expected the loss of task `{name}` to be finite, but it is not at step {self._at.step} "
+                    f"(epoch {self._at.epoch}).{kept} Lower the learning rate, clip gradients or check the targets."
                 )
 
     def _end_epoch(self) -> None:
-        self._raise_unless_finite(self._sums)
+        self._raise_unless_finite(self._at.sums)
         seconds, waited = time.monotonic() - self._epoch_began, self._loader.wait_s
         record: dict[str, Any] = {
-            "epoch": self._epoch,
-            "step": self._step,
+            "epoch": self._at.epoch,
+            "step": self._at.step,
             "seconds": round(seconds, 3),
             "data_wait_share": round((waited - self._waited_before) / max(seconds, 1e-9), 4),
             "lr": self._optimizer.param_groups[0]["lr"],
             "train_loss": {
                 task: total / taken
                 for task, total, taken in zip(
-                    self._tasks, self._sums.tolist(), self._taken.tolist(), strict=True
+                    self._tasks, self._at.sums.tolist(), self._at.taken.tolist(), strict=True
                 )
                 if taken
             },
         }
-        record |= self._weighting.after_epoch(self._epoch)
+        record |= self._weighting.after_epoch(self._at.epoch)
         validation = self._validate()
         if validation is not None:
             record["validation_loss"] = validation.losses
@@ -374,12 +381,12 @@ class Trainer:
             self._judge(validation.loss if target is None else validation.losses[target])
         self._weighting.judge(validation)
         if self._regularizer is not None:
-            record |= self._regularizer.after_epoch(self._epoch, self._model, validation)
-            self._stop = record.get("stop") or self._stop
+            record |= self._regularizer.after_epoch(self._at.epoch, self._model, validation)
+            self._at.stop = record.get("stop") or self._at.stop
         self._history.add(record)
-        self._epoch, self._batch = self._epoch + 1, 0
-        self._sums.zero_()
-        self._taken.zero_()
+        self._at.epoch, self._at.batch = self._at.epoch + 1, 0
+        self._at.sums.zero_()
+        self._at.taken.zero_()
         self._save()
 
     def _validate(self) -> Evaluation | None:
@@ -395,63 +402,22 @@ class Trainer:
 
     def _judge(self, loss: float) -> None:
         if self._options.keep == "best" and loss < self._patience.best:
-            self._best = {n: v.detach().to("cpu", copy=True) for n, v in self._model.state_dict().items()}
+            self._at.best = {n: v.detach().to("cpu", copy=True) for n, v in self._model.state_dict().items()}
         if self._patience.is_over(loss):
-            self._stop = f"no better validation loss in {self._options.early_stopping} epochs"
+            self._at.stop = f"no better validation loss in {self._options.early_stopping} epochs"
         if self._plateau is not None:
             self._plateau.after_epoch(loss)
 
     def _save(self) -> None:
         if self._checkpoint is None or not self._engine.is_main_process:
             return
-        self._raise_unless_finite(self._sums)
-        tensors = {f"model.{n}": v for n, v in self._model.state_dict().items()}
-        tensors |= {f"weighting.{n}": v for n, v in self._weighting.state_dict().items()}
-        tensors |= {f"optimizer.{n}": v for n, v in optimizer_tensors(self._optimizer, self._names).items()}
-        tensors |= {f"best.{n}": v for n, v in self._best.items()}
-        tensors |= {f"retired.{n}": v for n, v in self._live.waiting().items()}
-        tensors |= {"sums": self._sums, "taken": self._taken, "random.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        facts = {
-            "epoch": self._epoch,
-            "batch": self._batch,
-            "step": self._step,
-            "stop": self._stop,
-            "retired": sorted(self._live.retired),
-            "patience": self._patience.state(),
-            "plateau": self._plateau.state() if self._plateau else None,
-        }
-        if self._regularizer is not None:
-            state = self._regularizer.state()
-            tensors |= {f"regularizer.{n}": v for n, v in state.tensors.items()}
-            facts["regularizer"] = dict(state.facts)
-        save_checkpoint(self._checkpoint, TrainingState(tensors, facts))
+        self._raise_unless_finite(self._at.sums)
+        save_checkpoint(self._checkpoint, self._resumable.state())
 
     def _restore(self) -> None:
         state = load_checkpoint(self._checkpoint) if self._checkpoint is not None else None
         if state is None:
-            self._history.rewind(0)
-            restore_optimizer(self._optimizer, self._names, self._first_state or {})
-            return
-        facts = state.facts
-        self._live.retire(facts["retired"])
-        for task in facts["retired"]:
-            self._live.load_waiting(task, state.part(f"retired.{task}"))
-        self._model.load_state_dict(state.part("model"))
-        self._weighting.load_state_dict(state.part("weighting"))
-        restore_optimizer(self._optimizer, self._names, state.part("optimizer"))
-        self._best = state.part("best")
-        self._sums.copy_(state.tensors["sums"])
-        self._taken.copy_(state.tensors["taken"])
-        self._epoch, self._batch, self._step = facts["epoch"], facts["batch"], facts["step"]
-        self._stop = facts["stop"]
-        self._patience.restore(facts["patience"])
-        if self._plateau is not None and facts["plateau"] is not None:
-            self._plateau.restore(facts["plateau"])
-        if self._regularizer is not None:
-            self._regularizer.restore(TrainingState(state.part("regularizer"), facts["regularizer"]))
-        torch.set_rng_state(state.tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in state.tensors:
-            torch.cuda.set_rng_state(state.tensors["random.cuda"])
-        self._history.rewind(self._epoch)
+            restore_optimizer(self._optimizer, self._resumable.names, self._first_state or {})
+        else:
+            self._resumable.restore(state)
+        self._history.rewind(self._at.epoch)

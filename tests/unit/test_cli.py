@@ -61,6 +61,9 @@ class Pipeline(ModuleType):
         if self.error is not None:
             raise self.error
         progress.finish("fine")
+        if last == "locate":
+            (out / "locate").mkdir(parents=True)
+            (out / "locate" / "report.txt").write_text("the report")
         return "the summary"
 
     def group(self, recipe, out, *, groups, progress):
@@ -111,7 +114,7 @@ def test_every_stage_is_a_verb(call, pipeline, stage):
     status, out, _ = call(stage, "rooms_demo", "--set", "seed=4", "--out", "here")
     ((recipe, directory, first, last, choices),) = pipeline.calls
     assert (status, recipe.seed, directory, first, last, choices) == (0, 4, "here", stage, stage, {})
-    assert out.endswith("the summary\n")
+    assert out.endswith("the summary\nthe report\n" if stage == "locate" else "the summary\n")
 
 
 def test_rewire_passes_branch_points_on(call, pipeline, tmp_path):
