@@ -348,7 +348,7 @@ def _fail(text: str, status: int = _ERROR) -> NoReturn:
 
 
 _EXAMPLE = "Of a run: lomt export runs/demo --out model.onnx\n\nExample: lomt export rooms_demo"
-app.command("export", epilog=_EXAMPLE)(export_verb(_run))
+app.command("export", epilog=_EXAMPLE)(export_verb(_run_stage))
 _EXAMPLE = "Example: lomt verify runs/demo/deploy/model.onnx --against runs/demo"
 app.command("verify", epilog=_EXAMPLE)(verify)
 app.command("cost", epilog="Example: lomt cost timm:resnet18 --input 1x3x96x128")(cost)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lomt.cli_options import RunStage
 from lomt.cli_prune import KeywordOption, VerboseOption, WeightsOption, parse_keywords, see_working_directory
 from lomt.errors import LomtError
 
@@ -32,11 +33,11 @@ _AgainstOption = typer.Option(
 )
 
 
-def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
+def export_verb(run_stage: RunStage) -> Callable[..., None]:
     """Make the verb that serves recipes, whose stage it runs, and models, which it writes as files.
 
     Args:
-        run_stage: Runs a recipe's stage: recipe, overrides, directory, first and last stage, verbosity.
+        run_stage: Runs the stage when the argument is a recipe.
     """
 
     def export(
@@ -115,7 +116,7 @@ def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
             _refuse_options(
                 source, {"--input": inputs, "--task": tasks, "--per-task": per_task, "--kind": kinds}
             )
-            run_stage(source, overrides, out, "export", "export", verbose)
+            run_stage(source, overrides, out, "export", verbose)
             return
         path = _check_out(source, out, overrides)
         found = _open(source, inputs, weights, keywords, verbose)

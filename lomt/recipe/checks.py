@@ -9,7 +9,7 @@ from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
 from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 
-__all__ = ["find_contradictions"]
+__all__ = ["find_contradictions", "trainings"]
 
 _RESERVED_TASKS = ("backbone", "image")
 _WAY_OUT = "Give `data.counts.validation` images, or leave it out."
@@ -24,7 +24,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     yield from _data(recipe.data)
     yield from _places_in_images(recipe)
     yield from _tasks(recipe)
-    for path, train in _trainings(recipe):
+    for path, train in trainings(recipe):
         yield from _training(path, train, recipe)
     yield from _locate(recipe)
     yield from _branch_points(recipe)
@@ -105,7 +105,8 @@ def _wrong_decoder(task: str, text: str) -> Problem:
     return Problem(("tasks", task, "decoder", "kind"), f"expected {text}")
 
 
-def _trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]:
+def trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]:
+    """Yield every block that trains, with its place."""
     yield ("train",), recipe.train
     yield ("locate", "train"), recipe.locate.train
     yield ("rewire", "train"), recipe.rewire.train

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lomt.errors import LomtError
+from lomt.recipe.checks import trainings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.settings import Recipe, TaskSettings
+from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["find_unknown_names"]
 
@@ -54,23 +56,40 @@ def _loss(name: str, task: TaskSettings) -> Iterator[Problem]:
 
 
 def _methods(recipe: Recipe) -> Iterator[Problem]:
-    from lomt.training.aggregation import make_aggregator
+    """Try the weighting and the aggregation of every training; what a block takes from `train` is said once."""
+    if len(recipe.tasks) < 2:
+        return
+    seen: set[str] = set()
+    for path, train in trainings(recipe):
+        for key, find in (("weighting", _weighting), ("aggregation", _aggregation)):
+            text = None if getattr(train, key) is None else find(recipe, train)
+            if text is not None and text not in seen:
+                seen.add(text)
+                yield Problem((*path, key), text)
+
+
+def _weighting(recipe: Recipe, train: TrainSettings) -> str | None:
     from lomt.training.weighting import make_weighting
 
-    train, target = recipe.train, recipe.target
-    if train is None or not recipe.tasks or len(recipe.tasks) < 2:
-        return
     weights = {name: task.weight for name, task in recipe.tasks.items()}
     try:
-        make_weighting(train.weighting, weights, train.weighting_options, target=target)
+        make_weighting(train.weighting, weights, train.weighting_options, target=recipe.target)
     except (LomtError, ValueError, TypeError) as error:
-        yield Problem(("train", "weighting"), _lower(str(error)))
-    if train.aggregation is None:
-        return
+        return _lower(str(error))
+    return None
+
+
+def _aggregation(recipe: Recipe, train: TrainSettings) -> str | None:
+    from lomt.training.aggregation import make_aggregator
+
+    assert train.aggregation is not None
     try:
-        make_aggregator(train.aggregation, list(weights), train.aggregation_options, target=target)
+        make_aggregator(
+            train.aggregation, list(recipe.tasks), train.aggregation_options, target=recipe.target
+        )
     except (LomtError, ValueError, TypeError) as error:
-        yield Problem(("train", "aggregation"), _lower(str(error)))
+        return _lower(str(error))
+    return None
 
 
 def _task_names(tasks: Iterable[str]) -> Iterator[Problem]:

@@ -40,3 +40,14 @@ def test_contradictions_are_named(changes, message):
 def test_methods_are_tried(train, message):
     with pytest.raises(RecipeError, match=message):
         parse_recipe({**RAW, "train": {**RAW["train"], **train}})
+
+
+def test_methods_of_every_training_are_tried_and_inherited_mistakes_said_once():
+    wrong = {"weighting": "dwa", "weighting_options": {"alpha": 1.0}}
+    with pytest.raises(
+        RecipeError, match=r"`rewire\.train\.weighting`: unknown option of weighting dwa `alpha`"
+    ):
+        parse_recipe({**RAW, "rewire": {"train": wrong}})
+    with pytest.raises(RecipeError, match="`train.weighting`") as caught:
+        parse_recipe({**RAW, "train": {**RAW["train"], **wrong}})
+    assert len(caught.value.problems) == 1
