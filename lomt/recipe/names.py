@@ -59,34 +59,34 @@ def _methods(recipe: Recipe) -> Iterator[Problem]:
     """Try the weighting and the aggregation of every training; what a block takes from `train` is said once."""
     if len(recipe.tasks) < 2:
         return
+    is_known = recipe.target is None or recipe.target in recipe.tasks
+    target = recipe.target if is_known else next(iter(recipe.tasks))  # an unknown one is said under `target`
+    tasks = {name: task.weight for name, task in recipe.tasks.items()}
     seen: set[str] = set()
     for path, train in trainings(recipe):
         for key, find in (("weighting", _weighting), ("aggregation", _aggregation)):
-            text = None if getattr(train, key) is None else find(recipe, train)
+            text = None if getattr(train, key) is None else find(train, tasks, target)
             if text is not None and text not in seen:
                 seen.add(text)
                 yield Problem((*path, key), text)
 
 
-def _weighting(recipe: Recipe, train: TrainSettings) -> str | None:
+def _weighting(train: TrainSettings, tasks: Mapping[str, float], target: str | None) -> str | None:
     from lomt.training.weighting import make_weighting
 
-    weights = {name: task.weight for name, task in recipe.tasks.items()}
     try:
-        make_weighting(train.weighting, weights, train.weighting_options, target=recipe.target)
+        make_weighting(train.weighting, tasks, train.weighting_options, target=target)
     except (LomtError, ValueError, TypeError) as error:
         return _lower(str(error))
     return None
 
 
-def _aggregation(recipe: Recipe, train: TrainSettings) -> str | None:
+def _aggregation(train: TrainSettings, tasks: Mapping[str, float], target: str | None) -> str | None:
     from lomt.training.aggregation import make_aggregator
 
     assert train.aggregation is not None
     try:
-        make_aggregator(
-            train.aggregation, list(recipe.tasks), train.aggregation_options, target=recipe.target
-        )
+        make_aggregator(train.aggregation, list(tasks), train.aggregation_options, target=target)
     except (LomtError, ValueError, TypeError) as error:
         return _lower(str(error))
     return None

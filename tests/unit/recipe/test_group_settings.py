@@ -51,3 +51,12 @@ def test_methods_of_every_training_are_tried_and_inherited_mistakes_said_once():
     with pytest.raises(RecipeError, match="`train.weighting`") as caught:
         parse_recipe({**RAW, "train": {**RAW["train"], **wrong}})
     assert len(caught.value.problems) == 1
+
+
+def test_an_unknown_target_is_said_once_and_hides_no_other_mistake():
+    train = {**RAW["train"], "weighting": "switch", "weighting_options": {"shares": 0.5}}
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({**RAW, "target": "dpth", "train": train})
+    target, weighting = caught.value.problems
+    assert target.startswith("`target`: unknown task `dpth`")
+    assert weighting.startswith("`train.weighting`: unknown option of weighting switch `shares`")
