@@ -102,7 +102,7 @@ def run_stages(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(first) > STAGES.index(last):
         _fail(f"Expected `--from` to come before `--until`, but got {first} and {last}.")
-    _run(recipe, overrides, out, first, last, verbose)
+    _run(recipe, overrides, out, verbose, first=first, last=last)
 
 
 def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
@@ -112,7 +112,7 @@ def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callabl
         out: OutOption = None,
         verbose: VerboseOption = 0,
     ) -> None:
-        directory = _run(recipe, overrides, out, stage, stage, verbose)
+        directory = _run(recipe, overrides, out, verbose, first=stage, last=stage)
         if stage == "locate" and _is_first_process():
             typer.echo((directory / "locate" / "report.txt").read_text(encoding="utf-8"))
 
@@ -145,14 +145,14 @@ def rewire(
     verbose: VerboseOption = 0,
 ) -> None:
     """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
-    choices = {} if branch_points is None else {"branch_points": branch_points}
-    _run(recipe, overrides, out, "rewire", "rewire", verbose, **choices)
+    choices: dict[str, Any] = {} if branch_points is None else {"branch_points": branch_points}
+    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", **choices)
 
 
 def _run_stage(
     recipe: str, overrides: list[str] | None, out: Path | None, stage: str, verbosity: int
 ) -> None:
-    _run(recipe, overrides, out, stage, stage, verbosity)
+    _run(recipe, overrides, out, verbosity, first=stage, last=stage)
 
 
 app.command("quantize", epilog=QUANTIZE_EXAMPLE)(quantize_verb(_run_stage))
@@ -162,6 +162,27 @@ _add_stage(
     "Make the rewired model sparse to a target, remove what that leaves needless, and heal it.",
     example="rooms_sparsify",
 )
+
+
+@app.command("group", epilog="Example: lomt group rooms_demo --set group.groups=2")
+def group(
+    recipe: RecipeArgument,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            "--groups",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="YAML with lists of tasks: write the recipes of these groups, measure nothing.",
+        ),
+    ] = None,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Find which tasks share a network: affinities, heat map, groups and a recipe for each group."""
+    _run(recipe, overrides, out, verbose, verb="group", groups=groups)
 
 
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")
@@ -208,10 +229,9 @@ def _run(
     recipe: str,
     overrides: list[str] | None,
     out: Path | None,
-    first: str,
-    last: str,
     verbosity: int,
-    **choices: Path,
+    verb: str = "run",
+    **choices: Any,
 ) -> Path:
     from lomt.recipe import load_recipe
     from lomt.terminal import configure_logging, terminal_progress
@@ -223,7 +243,7 @@ def _run(
         from lomt import pipeline
 
         with terminal_progress() as progress:
-            summary = pipeline.run(settings, directory, first=first, last=last, progress=progress, **choices)
+            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **choices)
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command again to go on from the last checkpoint.", err=True)
         raise typer.Exit(_INTERRUPTED) from None
@@ -253,7 +273,7 @@ def _fail(text: str, status: int = _ERROR) -> NoReturn:
 
 
 _EXAMPLE = "Of a run: lomt export runs/demo --out model.onnx\n\nExample: lomt export rooms_demo"
-app.command("export", epilog=_EXAMPLE)(export_verb(_run))
+app.command("export", epilog=_EXAMPLE)(export_verb(_run_stage))
 _EXAMPLE = "Example: lomt verify runs/demo/deploy/model.onnx --against runs/demo"
 app.command("verify", epilog=_EXAMPLE)(verify)
 app.command("cost", epilog="Example: lomt cost timm:resnet18 --input 1x3x96x128")(cost)

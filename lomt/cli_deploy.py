@@ -10,6 +10,7 @@ import typer
 
 from lomt.cli_options import (
     KeywordOption,
+    RunStage,
     ShapeOption,
     VerboseOption,
     WeightsOption,
@@ -34,11 +35,11 @@ _AgainstOption = typer.Option(
 )
 
 
-def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
+def export_verb(run_stage: RunStage) -> Callable[..., None]:
     """Make the verb that serves recipes, whose stage it runs, and models, which it writes as files.
 
     Args:
-        run_stage: Runs a recipe's stage: recipe, overrides, directory, first and last stage, verbosity.
+        run_stage: Runs the stage when the argument is a recipe.
     """
 
     def export(
@@ -119,7 +120,7 @@ def export_verb(run_stage: Callable[..., object]) -> Callable[..., None]:
                 f"with the recipe {source}",
                 "It says what is exported; give a run or a model.",
             )
-            run_stage(source, overrides, out, "export", "export", verbose)
+            run_stage(source, overrides, out, "export", verbose)
             return
         path = _check_out(source, out, overrides)
         found = open_model_source(source, inputs, weights, keywords, verbose)

@@ -1,6 +1,7 @@
 """The stages in order: artefacts in, artefacts out."""
 
+from lomt.pipeline.group_stage import GroupSummary, group
 from lomt.pipeline.run import STAGES, run
 from lomt.pipeline.summary import RunSummary
 
-__all__ = ["STAGES", "RunSummary", "run"]
+__all__ = ["STAGES", "GroupSummary", "RunSummary", "group", "run"]

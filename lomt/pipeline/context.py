@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
@@ -24,12 +25,13 @@ from lomt.training import (
     Evaluation,
     Progress,
     Regularizer,
+    SilentProgress,
     Trainer,
     evaluate,
     make_accelerator,
 )
 
-__all__ = ["Context", "provenance", "wait_for_all"]
+__all__ = ["Context", "open_context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
 
@@ -78,7 +80,9 @@ class Context:
         """Return what the result depends on: the named blocks, data, tasks, model, seed."""
         content = self.recipe.model_dump(mode="json")
         names = ("data", "tasks", "model", "seed", *blocks)
-        kept = {name: content[name] for name in names}
+        kept = {name: _without_unused(content[name]) for name in names}
+        if self.recipe.target is not None:
+            kept["target"] = self.recipe.target
         for name in ("cache", "cache_dir", "workers"):
             kept["data"].pop(name, None)
         defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
@@ -110,11 +114,18 @@ class Context:
         engine = self.accelerator(settings)
         place = {"rank": engine.process_index, "world_size": engine.num_processes}
         has_validation = self.parts.dataset("validation") is not None
+        if len(tasks) == 1:
+            settings = _for_one_task(settings)
         return Trainer(
             model,
             tasks,
             self.parts.loader("train", settings, **place),
-            training_options(settings, self.recipe.seed if seed is None else seed, epochs=epochs),
+            training_options(
+                settings,
+                self.recipe.seed if seed is None else seed,
+                epochs=epochs,
+                target=self.recipe.target if self.recipe.target in tasks else None,
+            ),
             targets=self.parts.targets,
             weights=self.parts.weights if weights is None else weights,
             validation=self.parts.loader("validation", settings, **place) if has_validation else None,
@@ -161,6 +172,49 @@ class Context:
 def wait_for_all() -> None:
     """Go on when all processes have come here."""
     PartialState().wait_for_everyone()
+
+
+def open_context(recipe: Recipe, out: Path, progress: Progress | None = None) -> Context:
+    """Return what the stages of a recipe get, with its run directory made or taken up again.
+
+    Args:
+        recipe: Validated.
+        out: The run directory.
+        progress: Told what runs, in the process that writes.
+
+    Raises:
+        ArtifactError: If the directory belongs to another recipe.
+        DataError: If the data are not as described.
+        TrainingError: If the device is not there.
+    """
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    engine = make_accelerator(device=recipe.device)
+    told = progress if progress is not None and engine.is_main_process else SilentProgress()
+    parts = Parts(recipe, told)
+    directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
+    engine.wait_for_everyone()
+    return Context(recipe, directory, told, parts, engine.is_main_process)
+
+
+def _for_one_task(settings: TrainSettings) -> TrainSettings:
+    """Leave out what needs several tasks; a learned scale of the loss does not."""
+    changes: dict[str, Any] = {"aggregation": None, "aggregation_options": {}}
+    if settings.weighting != "uncertainty":
+        changes |= {"weighting": "fixed", "weighting_options": {}}
+    return settings.model_copy(update=changes)
+
+
+def _without_unused(block: Any) -> Any:
+    """Drop the keys of methods that are not in use, so that what was made before there were such keys stays valid."""
+    if not isinstance(block, dict):
+        return block
+    unused: dict[str, Any] = {"weighting_options": {}, "aggregation": None, "aggregation_options": {}}
+    return {
+        name: _without_unused(value)
+        for name, value in block.items()
+        if name not in unused or value != unused[name]
+    }
 
 
 def provenance(parts: Parts, recipe: Recipe) -> str:

@@ -194,13 +194,16 @@ class Parts:
         return self._readable[split]
 
 
-def training_options(settings: TrainSettings, seed: int, *, epochs: int | None = None) -> TrainingOptions:
+def training_options(
+    settings: TrainSettings, seed: int, *, epochs: int | None = None, target: str | None = None
+) -> TrainingOptions:
     """Return the training loop's options.
 
     Args:
         settings: A recipe's block.
         seed: Of dropout and the like.
         epochs: In place of the block's own.
+        target: The task that counts in the end, if there is one.
     """
     stopping = settings.early_stopping
     return TrainingOptions(
@@ -210,6 +213,10 @@ def training_options(settings: TrainSettings, seed: int, *, epochs: int | None =
         optimizer=OptimizerOptions(**settings.optimizer.model_dump()),
         schedule=ScheduleOptions(**settings.schedule.model_dump()),
         weighting=settings.weighting,
+        weighting_options=settings.weighting_options,
+        aggregation=settings.aggregation,
+        aggregation_options=settings.aggregation_options,
+        target=target,
         gradient_clip=settings.gradient_clip,
         early_stopping=stopping.patience if stopping else None,
         min_change=stopping.min_change if stopping else 0.0,

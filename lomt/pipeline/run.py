@@ -3,24 +3,20 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
-
 from lomt.errors import ArtifactError, UnknownNameError
 from lomt.pipeline.bench_stage import run_bench
-from lomt.pipeline.context import Context, provenance
+from lomt.pipeline.context import Context, open_context, wait_for_all
 from lomt.pipeline.export_stage import run_export
 from lomt.pipeline.locate_stage import run_locate
-from lomt.pipeline.parts import Parts
 from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.quantize_stage import run_quantize
 from lomt.pipeline.rewire_stage import run_rewire
-from lomt.pipeline.run_directory import RunDirectory
 from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.sparsify_stage import run_sparsify
 from lomt.pipeline.summary import RunSummary, summarise
 from lomt.pipeline.train_stage import run_train
 from lomt.recipe import Recipe
-from lomt.training import Progress, SilentProgress, make_accelerator
+from lomt.training import Progress
 
 __all__ = ["STAGES", "run"]
 
@@ -85,14 +81,7 @@ def run(
             f"Expected recipe `{recipe.name}` to have a block `{last}`, because that stage was asked for, but it has "
             f"none. {_OPTIONAL[last]}"
         )
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    engine = make_accelerator(device=recipe.device)
-    told = progress if progress is not None and engine.is_main_process else SilentProgress()
-    parts = Parts(recipe, told)
-    directory = RunDirectory(out, recipe, provenance(parts, recipe), is_writer=engine.is_main_process)
-    engine.wait_for_everyone()
-    context = Context(recipe, directory, told, parts, engine.is_main_process)
+    context = open_context(recipe, out, progress)
     are_given = branch_points is not None or recipe.rewire.branch_points is not None
     for stage in STAGES[: STAGES.index(last) + 1]:
         if stage == "locate" and are_given and last != "locate":
@@ -103,5 +92,5 @@ def run(
         else:
             _STAGES[stage](context)
         note_skipped(context)
-        engine.wait_for_everyone()
-    return summarise(directory, recipe, parts)
+        wait_for_all()
+    return summarise(context.directory, recipe, context.parts)

@@ -1,6 +1,7 @@
 """Recipes: one YAML file that says everything about a run, validated with every mistake at once."""
 
 from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
+from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.load import load_recipe, parse_recipe
 from lomt.recipe.places import find_data, find_weights
@@ -41,6 +42,7 @@ __all__ = [
     "DistillSettings",
     "EarlyStoppingSettings",
     "ExportSettings",
+    "GroupSettings",
     "JointSettings",
     "LambdaSettings",
     "LocateSettings",

@@ -9,7 +9,7 @@ from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
 from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 
-__all__ = ["find_contradictions"]
+__all__ = ["find_contradictions", "trainings"]
 
 _RESERVED_TASKS = ("backbone", "image")
 _WAY_OUT = "Give `data.counts.validation` images, or leave it out."
@@ -24,13 +24,19 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     yield from _data(recipe.data)
     yield from _places_in_images(recipe)
     yield from _tasks(recipe)
-    for path, train in _trainings(recipe):
+    for path, train in trainings(recipe):
         yield from _training(path, train, recipe)
     yield from _locate(recipe)
     yield from _branch_points(recipe)
     yield from sparsify_problems(recipe)
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
+    yield from _group(recipe)
+    if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
+        near = did_you_mean(recipe.target, recipe.tasks) or "."
+        yield Problem(
+            ("target",), f"unknown task `{recipe.target}`{near} Known are {', '.join(recipe.tasks)}."
+        )
 
 
 def _data(data: DataSettings) -> Iterator[Problem]:
@@ -99,7 +105,8 @@ def _wrong_decoder(task: str, text: str) -> Problem:
     return Problem(("tasks", task, "decoder", "kind"), f"expected {text}")
 
 
-def _trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]:
+def trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]:
+    """Yield every block that trains, with its place."""
     yield ("train",), recipe.train
     yield ("locate", "train"), recipe.locate.train
     yield ("rewire", "train"), recipe.rewire.train
@@ -181,3 +188,15 @@ def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:
             near = did_you_mean(task, recipe.tasks) or "."
             known = ", ".join(recipe.tasks)
             yield Problem(("prune", "distill", "weights", task), f"unknown task{near} Known are {known}.")
+
+
+def _group(recipe: Recipe) -> Iterator[Problem]:
+    group, count = recipe.group, len(recipe.tasks)
+    if group.groups is not None and group.penalty is not None:
+        yield Problem(("group",), "expected just one of groups and penalty, but got both.")
+    for name, value in (("groups", group.groups), ("subset_size", group.subset_size)):
+        is_asked = name in group.model_fields_set
+        if count and is_asked and value is not None and value > count:
+            yield Problem(("group", name), f"expected at most {count}, the number of tasks, but got {value}.")
+    if group.clustering == "spectral" and group.groups is None:
+        yield Problem(("group", "groups"), "the spectral method needs the number of groups.")

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lomt.errors import LomtError
+from lomt.recipe.checks import trainings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.settings import Recipe, TaskSettings
+from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["find_unknown_names"]
 
@@ -26,6 +28,7 @@ def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
     for name, task in recipe.tasks.items():
         yield from _loss(name, task)
     yield from _task_names(recipe.tasks)
+    yield from _methods(recipe)
     if recipe.data.kind == "rooms":
         yield from _rooms_targets(recipe.tasks)
     if recipe.model.backbone.name is not None:
@@ -50,6 +53,43 @@ def _loss(name: str, task: TaskSettings) -> Iterator[Problem]:
         make_task(name, task.kind, channels, loss=task.loss, loss_options=task.loss_options)
     except (ValueError, TypeError) as error:
         yield Problem(("tasks", name, "loss_options"), _lower(str(error)))
+
+
+def _methods(recipe: Recipe) -> Iterator[Problem]:
+    """Try the weighting and the aggregation of every training; what a block takes from `train` is said once."""
+    if len(recipe.tasks) < 2:
+        return
+    is_known = recipe.target is None or recipe.target in recipe.tasks
+    target = recipe.target if is_known else next(iter(recipe.tasks))  # an unknown one is said under `target`
+    tasks = {name: task.weight for name, task in recipe.tasks.items()}
+    seen: set[str] = set()
+    for path, train in trainings(recipe):
+        for key, find in (("weighting", _weighting), ("aggregation", _aggregation)):
+            text = None if getattr(train, key) is None else find(train, tasks, target)
+            if text is not None and text not in seen:
+                seen.add(text)
+                yield Problem((*path, key), text)
+
+
+def _weighting(train: TrainSettings, tasks: Mapping[str, float], target: str | None) -> str | None:
+    from lomt.training.weighting import make_weighting
+
+    try:
+        make_weighting(train.weighting, tasks, train.weighting_options, target=target)
+    except (LomtError, ValueError, TypeError) as error:
+        return _lower(str(error))
+    return None
+
+
+def _aggregation(train: TrainSettings, tasks: Mapping[str, float], target: str | None) -> str | None:
+    from lomt.training.aggregation import make_aggregator
+
+    assert train.aggregation is not None
+    try:
+        make_aggregator(train.aggregation, list(tasks), train.aggregation_options, target=target)
+    except (LomtError, ValueError, TypeError) as error:
+        return _lower(str(error))
+    return None
 
 
 def _task_names(tasks: Iterable[str]) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from lomt.recipe.base import (
     Settings,
     TaskKind,
 )
+from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.prune_settings import PruneSettings
@@ -313,6 +314,11 @@ class Recipe(Settings):
     tasks: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], TaskSettings] = Field(
         min_length=1, description="The tasks by name."
     )
+    target: str | None = Field(
+        default=None,
+        description="The task that counts in the end; the others are auxiliary. Weightings and aggregations that know "
+        "of it need it, early stopping and `keep: best` then look at it alone.",
+    )
     model: ModelSettings = Field(description="Backbone and decoders.")
     train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
     locate: LocateSettings = Field(description="Which layer each task needs.")
@@ -322,6 +328,9 @@ class Recipe(Settings):
     )
     prune: PruneSettings | None = Field(
         default=None, description="Fewer channels, down to a budget; null leaves the stage out."
+    )
+    group: GroupSettings = Field(
+        default=GroupSettings(), description="Which tasks share a network (`lomt group` only)."
     )
     export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
     quantize: QuantizeSettings | None = Field(

@@ -1,6 +1,6 @@
 """The keys of a training: optimizer, schedule, when to stop."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -51,10 +51,39 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Precision of the maths.")
     optimizer: OptimizerSettings = Field(description="The optimizer.")
     schedule: ScheduleSettings = Field(default=ScheduleSettings(), description="The learning rate's course.")
-    weighting: Literal["fixed", "uncertainty", "adaptive"] = Field(
+    weighting: Literal[
+        "fixed", "uncertainty", "adaptive", "dwa", "gradnorm", "diminish", "switch", "alphavil", "forkmerge"
+    ] = Field(
         default="fixed",
-        description="`fixed`: the tasks' own weights. `uncertainty`: one learned scale a task. `adaptive`: by how "
-        "much each task's loss still moves.",
+        description="`fixed`: the tasks' own weights. `uncertainty`: one learned scale a task. `adaptive`: by how much "
+        "each task's loss still moves. `dwa`: by how fast "
+        "losses fall. `gradnorm`: like lengths of gradients. For one `target`: `diminish` and `switch` (MT2ST), "
+        "`alphavil`, `forkmerge`.",
+    )
+    weighting_options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of the weighting, such as {share: 0.5} for `switch`."
+    )
+    aggregation: (
+        Literal[
+            "pcgrad",
+            "weighted_pcgrad",
+            "primary_pcgrad",
+            "mgda",
+            "cagrad",
+            "imtl_g",
+            "aligned_mtl",
+            "config",
+            "graddrop",
+            "upgrad",
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="How the tasks' gradients in the shared weights become one; null adds them up. One backward pass "
+        "a task.",
+    )
+    aggregation_options: dict[str, Any] = Field(
+        default={}, description="Keyword arguments of the aggregation, such as {probabilities: {depth: 4.0}}."
     )
     gradient_clip: Positive | None = Field(
         default=None, description="Largest norm of the gradient; null leaves it alone."

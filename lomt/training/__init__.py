@@ -1,5 +1,7 @@
 """One training loop for every stage."""
 
+from lomt.training.affinity_probe import AffinityProbe
+from lomt.training.batch_losses import BatchLosses
 from lomt.training.distillation import Distillation
 from lomt.training.engine import make_accelerator
 from lomt.training.evaluate import Evaluation, evaluate
@@ -14,6 +16,8 @@ from lomt.training.sparse_to_target import FreeRunningThresholds, SparseToTarget
 from lomt.training.trainer import Trainer
 
 __all__ = [
+    "AffinityProbe",
+    "BatchLosses",
     "Distillation",
     "Evaluation",
     "FeatureSelectionPath",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -81,6 +81,10 @@ class TrainingOptions:
         accumulation_steps: Batches per optimizer step.
         precision: Of the forward pass; weights stay float32.
         weighting: A key of `lomt.training.weighting.WEIGHTINGS`.
+        weighting_options: Further arguments of the method.
+        aggregation: One of `lomt.training.aggregation.AGGREGATIONS`; None adds the tasks' gradients up.
+        aggregation_options: Further arguments of the aggregator.
+        target: The task that counts in the end, if there is one: the validation loss is its own then.
         gradient_clip: Largest norm of all gradients together.
         early_stopping: Epochs without a better validation loss after which training ends.
         min_change: A smaller fall of the validation loss is not better.
@@ -95,6 +99,10 @@ class TrainingOptions:
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     weighting: str = "fixed"
+    weighting_options: Mapping[str, Any] = field(default_factory=dict)
+    aggregation: str | None = None
+    aggregation_options: Mapping[str, Any] = field(default_factory=dict)
+    target: str | None = None
     gradient_clip: float | None = None
     early_stopping: int | None = None
     min_change: float = 0.0
@@ -109,3 +117,7 @@ class TrainingOptions:
                 raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}.")
         if self.precision == "fp16" and not torch.cuda.is_available():
             raise ValueError("Expected `precision` to be fp32 or bf16 on CPU, but got fp16. Use bf16.")
+        if self.precision == "fp16" and self.aggregation is not None:
+            raise ValueError(
+                "Expected `precision` to be fp32 or bf16 with `aggregation`, but got fp16. Use bf16."
+            )

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from lomt.errors import TrainingError
 from lomt.tasks import Task
+from lomt.training.aggregation import make_aggregator
+from lomt.training.batch_losses import BatchLosses
 from lomt.training.checkpoint import (
-    TrainingState,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -30,11 +31,14 @@ from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.history import History
 from lomt.training.interfaces import Batch, Loader, Regularizer
 from lomt.training.interrupt import Interruption, deferred_interrupt
+from lomt.training.live_tasks import LiveTasks
 from lomt.training.options import TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
+from lomt.training.resumable import Position, Resumable
 from lomt.training.schedules import Patience, PlateauFactor, make_schedule
 from lomt.training.sync_batch_norm import synchronised_batch_norm
-from lomt.training.weighting import make_weighting
+from lomt.training.task_gradients import TaskGradients
+from lomt.training.weighting import Moment, TrainingView, make_weighting
 
 __all__ = ["Trainer"]
 
@@ -102,12 +106,21 @@ class Trainer:
         if self._engine.device.type == "cpu":
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._weighting = make_weighting(
-            options.weighting, {name: (weights or {}).get(name, 1.0) for name in tasks}
+            options.weighting,
+            {name: (weights or {}).get(name, 1.0) for name in tasks},
+            options.weighting_options,
+            target=options.target,
         ).to(self._engine.device)
         self._weighting.begin(options.epochs * self._steps_per_epoch)
+        self._aggregator = options.aggregation and make_aggregator(
+            options.aggregation,
+            list(tasks),
+            options.aggregation_options,
+            target=options.target,
+            seed=options.seed,
+        )
         self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
-        self._names: dict[Tensor, str] = {p: f"model.{n}" for n, p in self._model.named_parameters()}
-        self._names |= {p: f"weighting.{n}" for n, p in self._weighting.named_parameters()}
+        self._live = LiveTasks(self._model, self._optimizer, self._tasks)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
         schedule = options.schedule
         self._schedule = make_schedule(schedule.kind, warmup=schedule.warmup, final=schedule.final)
@@ -118,10 +131,20 @@ class Trainer:
         self._mean, self._std = (
             torch.tensor(v, device=self._engine.device)[:, None, None] for v in (mean, std)
         )
-        self._epoch = self._batch = self._step = 0
-        self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device)
-        self._best: dict[str, Tensor] = {}
-        self._stop: str | None = None
+        self._at = Position(
+            torch.zeros(len(tasks), dtype=torch.float64, device=self._engine.device),
+            torch.zeros(len(tasks), dtype=torch.int64),
+        )
+        self._resumable = Resumable(
+            self._model,
+            self._weighting,
+            self._optimizer,
+            self._live,
+            self._patience,
+            self._plateau,
+            regularizer,
+            self._at,
+        )
 
     def fit(self) -> tuple[dict[str, Any], ...]:
         """Train to the end and return the epoch records; the model then holds the result.
@@ -132,8 +155,9 @@ class Trainer:
         torch.manual_seed(self._options.seed)
         if self._regularizer is not None:
             self._regularizer.attach(self._optimizer, self._model)
+        self._weighting.attach(self._view())
         self._restore()
-        self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._step)
+        self._progress.start("training", self._options.epochs * self._steps_per_epoch, self._at.step)
         with (
             synchronised_batch_norm(self._model, self._engine.device) as model,
             deferred_interrupt() as interruption,
@@ -141,14 +165,15 @@ class Trainer:
             self._wrapped, self._stepper = self._engine.prepare(
                 model, self._optimizer, device_placement=[False] * 2
             )
-            while self._epoch < self._options.epochs and self._stop is None:
+            while self._at.epoch < self._options.epochs and self._at.stop is None:
                 self._train_epoch(interruption)
                 self._end_epoch()
         # bf16 leaves a wrapper around the model's forward.
         self._engine.unwrap_model(self._wrapped, keep_fp32_wrapper=False)
-        if self._options.keep == "best" and self._best:
-            self._model.load_state_dict(self._best)
-        self._progress.finish(f"stopped: {self._stop}" if self._stop else "")
+        self._live.restore()
+        if self._options.keep == "best" and self._at.best:
+            self._model.load_state_dict({**self._model.state_dict(), **self._at.best})
+        self._progress.finish(f"stopped: {self._at.stop}" if self._at.stop else "")
         return self._history.records
 
     @torch.no_grad()
@@ -164,7 +189,7 @@ class Trainer:
     @property
     def optimizer_state(self) -> dict[str, Tensor]:
         """What the optimizer has gathered, as tensors named ``model.<parameter>.<entry>``."""
-        return optimizer_tensors(self._optimizer, self._names)
+        return optimizer_tensors(self._optimizer, self._resumable.names)
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -172,15 +197,17 @@ class Trainer:
 
     def _train_epoch(self, interruption: Interruption) -> None:
         if self._regularizer is not None:
-            self._regularizer.before_epoch(self._epoch)
+            self._regularizer.before_epoch(self._at.epoch)
+        if self._at.batch == 0:
+            self._weighting.before_epoch(self._at.epoch)
         self._model.train()
         self._epoch_began = saved_at = time.monotonic()
         self._waited_before = self._loader.wait_s
-        batches = iter(self._loader.epoch(self._epoch, self._batch))
+        batches = iter(self._loader.epoch(self._at.epoch, self._at.batch))
         while micro_batches := list(islice(batches, self._options.accumulation_steps)):
-            self._sums += self._take_step(micro_batches)
-            self._batch += len(micro_batches)
-            self._step += 1
+            self._at.sums += self._take_step(micro_batches)
+            self._at.batch += len(micro_batches)
+            self._at.step += 1
             self._show_step()
             if interruption.is_requested:
                 self._save()
@@ -191,28 +218,75 @@ class Trainer:
 
     def _take_step(self, micro_batches: list[Batch]) -> Tensor:
         self._set_rates()
+        self._weighting.before_step(self._moment())
+        self._live.retire(self._weighting.retired())
         moved = [
             {k: v.to(self._engine.device, non_blocking=True) for k, v in b.items()} for b in micro_batches
         ]
         counts = self._reduced(torch.stack([self._counts(batch) for batch in moved]).sum(0)).clamp(min=1.0)
         coefficients = self._weighting.coefficients()
-        losses = torch.zeros_like(self._sums)
-        for index, batch in enumerate(moved):
-            is_last = index == len(moved) - 1
-            with nullcontext() if is_last else self._engine.no_sync(self._wrapped):
-                parts = self._forward(batch, counts)
-                weighed = [coefficients[t].to(parts[t].device) * parts[t] for t in self._tasks]
-                # DDP averages gradients over processes; the sum is meant.
-                self._engine.backward(torch.stack(weighed).sum() * self._engine.num_processes)
-            losses += torch.stack([parts[t].detach().double() for t in self._tasks])
+        losses = torch.zeros_like(self._at.sums)
+        with self._live.only(self._weighting.active()) as active:
+            gradients = self._task_gradients(active)
+            for index, batch in enumerate(moved):
+                is_last = index == len(moved) - 1 and gradients is None
+                with nullcontext() if is_last else self._engine.no_sync(self._wrapped):
+                    parts = self._forward(batch, counts, active)
+                    self._go_backward(parts, coefficients, gradients)
+                losses += torch.stack(
+                    [parts[t].detach().double() if t in parts else losses.new_zeros(()) for t in self._tasks]
+                )
         losses = self._reduced(losses)
         self._check_before_step(losses)
-        self._weighting.observe(dict(zip(self._tasks, losses, strict=True)))
+        found = dict(zip(self._tasks, losses, strict=True))
+        self._weighting.observe(found)
+        if gradients is not None:
+            gradients.reduce(self._engine)
+            self._weighting.observe_norms(gradients.norms(), found)
+            gradients.write(coefficients, self._aggregator or None, self._at.step)
+        self._at.taken += torch.tensor([task in active for task in self._tasks])
         if self._options.gradient_clip is not None:
             self._engine.clip_grad_norm_(self._model.parameters(), self._options.gradient_clip)
         self._stepper.step()
         self._stepper.zero_grad()
         return losses
+
+    def _go_backward(
+        self,
+        parts: Mapping[str, Tensor],
+        coefficients: Mapping[str, Tensor],
+        gradients: TaskGradients | None,
+    ) -> None:
+        if gradients is not None:
+            gradients.add(parts, coefficients)
+            return
+        weighed = [coefficients[t].to(part.device) * part for t, part in parts.items()]
+        # DDP averages gradients over processes; the sum is meant.
+        self._engine.backward(torch.stack(weighed).sum() * self._engine.num_processes)
+
+    def _task_gradients(self, active: tuple[str, ...]) -> TaskGradients | None:
+        """Return room for single gradients where the sum of losses will not do.
+
+        DDP waits for the gradients of all parameters, so that with some tasks out it is left aside as well.
+        """
+        is_partial = self._engine.num_processes > 1 and len(active) < len(self._tasks)
+        if self._aggregator or self._weighting.wants_gradient_norms or is_partial:
+            return TaskGradients(self._model, list(self._tasks))
+        return None
+
+    def _moment(self) -> Moment:
+        epochs = self._at.step / self._steps_per_epoch
+        return Moment(self._at.step, epochs, epochs / self._options.epochs)
+
+    def _view(self) -> TrainingView:
+        return TrainingView(
+            self._model,
+            self._optimizer,
+            BatchLosses(self._tasks, self._targets, self._prepared),
+            self._validation or self._loader,
+            self._options.epochs,
+            lambda value: self._reduced(value) / self._engine.num_processes,
+        )
 
     def _counts(self, batch: Batch) -> Tensor:
         targets = {name: batch[target] for name, target in self._targets.items()}
@@ -221,7 +295,7 @@ class Trainer:
             return counts
         return torch.cat([counts, self._distillation.counts(self._tasks, targets)])
 
-    def _forward(self, batch: Batch, counts: Tensor) -> dict[str, Tensor]:
+    def _forward(self, batch: Batch, counts: Tensor, active: tuple[str, ...]) -> dict[str, Tensor]:
         images = self._prepared(batch["image"])
         targets = {name: batch[target] for name, target in self._targets.items()}
         predictions = self._wrapped(images)
@@ -229,9 +303,12 @@ class Trainer:
         losses = {
             name: task.loss(predictions[name].float(), targets[name]) / count.float()
             for (name, task), count in zip(self._tasks.items(), own, strict=True)
+            if name in active
         }
         if self._distillation is not None:
-            taught = self._distillation.sums(self._tasks, images, predictions, targets) / further.float()
+            tasks = {name: self._tasks[name] for name in losses}
+            kept = [name in active for name in self._tasks]
+            taught = self._distillation.sums(tasks, images, predictions, targets) / further[kept].float()
             losses = {name: losses[name] + more for name, more in zip(losses, taught, strict=True)}
         return losses
 
@@ -247,7 +324,7 @@ class Trainer:
         return summed
 
     def _set_rates(self) -> None:
-        factor = self._schedule(self._step / max(self._options.epochs * self._steps_per_epoch, 1))
+        factor = self._schedule(self._at.step / max(self._options.epochs * self._steps_per_epoch, 1))
         if self._plateau is not None:
             factor *= self._plateau.value
         for group, base in zip(self._optimizer.param_groups, self._base_rates, strict=True):
@@ -256,16 +333,16 @@ class Trainer:
     def _check_before_step(self, losses: Tensor) -> None:
         """On CPU every step is checked before it touches the weights; on a GPU now and then."""
         if self._may_wait:
-            self._raise_unless_finite(losses + self._sums)
+            self._raise_unless_finite(losses + self._at.sums)
 
     @property
     def _may_wait(self) -> bool:
-        return self._engine.device.type == "cpu" or self._step % _GPU_READ_STEPS == 0
+        return self._engine.device.type == "cpu" or self._at.step % _GPU_READ_STEPS == 0
 
     def _show_step(self) -> None:
-        steps = self._step - self._epoch * self._steps_per_epoch
+        steps = self._at.step - self._at.epoch * self._steps_per_epoch
         if self._may_wait:
-            self._progress.advance(loss=float(self._sums.sum()) / max(steps, 1))
+            self._progress.advance(loss=float(self._at.sums.sum()) / max(steps, 1))
         else:
             self._progress.advance()
 
@@ -274,33 +351,42 @@ class Trainer:
             if not is_finite:
                 kept = f" The last good checkpoint is kept at {self._checkpoint}." if self._checkpoint else ""
                 raise TrainingError(
-                    f"Expected the loss of task `{name}` to be finite, but it is not at step {self._step} "
-                    f"(epoch {self._epoch}).{kept} Lower the learning rate, clip gradients or check the targets."
+                    f"Expected the loss of task `{name}` to be finite, but it is not at step {self._at.step} "
+                    f"(epoch {self._at.epoch}).{kept} Lower the learning rate, clip gradients or check the targets."
                 )
 
     def _end_epoch(self) -> None:
-        self._raise_unless_finite(self._sums)
-        steps = self._steps_per_epoch
+        self._raise_unless_finite(self._at.sums)
         seconds, waited = time.monotonic() - self._epoch_began, self._loader.wait_s
         record: dict[str, Any] = {
-            "epoch": self._epoch,
-            "step": self._step,
+            "epoch": self._at.epoch,
+            "step": self._at.step,
             "seconds": round(seconds, 3),
             "data_wait_share": round((waited - self._waited_before) / max(seconds, 1e-9), 4),
             "lr": self._optimizer.param_groups[0]["lr"],
-            "train_loss": dict(zip(self._tasks, (self._sums / steps).tolist(), strict=True)),
+            "train_loss": {
+                task: total / taken
+                for task, total, taken in zip(
+                    self._tasks, self._at.sums.tolist(), self._at.taken.tolist(), strict=True
+                )
+                if taken
+            },
         }
+        record |= self._weighting.after_epoch(self._at.epoch)
         validation = self._validate()
         if validation is not None:
             record["validation_loss"] = validation.losses
             record["validation"] = validation.metrics
-            self._judge(validation.loss)
+            target = self._options.target
+            self._judge(validation.loss if target is None else validation.losses[target])
+        self._weighting.judge(validation)
         if self._regularizer is not None:
-            record |= self._regularizer.after_epoch(self._epoch, self._model, validation)
-            self._stop = record.get("stop") or self._stop
+            record |= self._regularizer.after_epoch(self._at.epoch, self._model, validation)
+            self._at.stop = record.get("stop") or self._at.stop
         self._history.add(record)
-        self._epoch, self._batch = self._epoch + 1, 0
-        self._sums.zero_()
+        self._at.epoch, self._at.batch = self._at.epoch + 1, 0
+        self._at.sums.zero_()
+        self._at.taken.zero_()
         self._save()
 
     def _validate(self) -> Evaluation | None:
@@ -309,64 +395,29 @@ class Trainer:
         return evaluate(
             self.predict,
             self._validation.epoch(0),
-            self._tasks,
+            {name: self._tasks[name] for name in self._live.tasks},
             targets=self._targets,
             accelerator=self._engine,
         )
 
     def _judge(self, loss: float) -> None:
         if self._options.keep == "best" and loss < self._patience.best:
-            self._best = {n: v.detach().to("cpu", copy=True) for n, v in self._model.state_dict().items()}
+            self._at.best = {n: v.detach().to("cpu", copy=True) for n, v in self._model.state_dict().items()}
         if self._patience.is_over(loss):
-            self._stop = f"no better validation loss in {self._options.early_stopping} epochs"
+            self._at.stop = f"no better validation loss in {self._options.early_stopping} epochs"
         if self._plateau is not None:
             self._plateau.after_epoch(loss)
 
     def _save(self) -> None:
         if self._checkpoint is None or not self._engine.is_main_process:
             return
-        self._raise_unless_finite(self._sums)
-        tensors = {f"model.{n}": v for n, v in self._model.state_dict().items()}
-        tensors |= {f"weighting.{n}": v for n, v in self._weighting.state_dict().items()}
-        tensors |= {f"optimizer.{n}": v for n, v in optimizer_tensors(self._optimizer, self._names).items()}
-        tensors |= {f"best.{n}": v for n, v in self._best.items()}
-        tensors |= {"sums": self._sums, "random.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        facts = {
-            "epoch": self._epoch,
-            "batch": self._batch,
-            "step": self._step,
-            "stop": self._stop,
-            "patience": self._patience.state(),
-            "plateau": self._plateau.state() if self._plateau else None,
-        }
-        if self._regularizer is not None:
-            state = self._regularizer.state()
-            tensors |= {f"regularizer.{n}": v for n, v in state.tensors.items()}
-            facts["regularizer"] = dict(state.facts)
-        save_checkpoint(self._checkpoint, TrainingState(tensors, facts))
+        self._raise_unless_finite(self._at.sums)
+        save_checkpoint(self._checkpoint, self._resumable.state())
 
     def _restore(self) -> None:
         state = load_checkpoint(self._checkpoint) if self._checkpoint is not None else None
         if state is None:
-            self._history.rewind(0)
-            restore_optimizer(self._optimizer, self._names, self._first_state or {})
-            return
-        facts = state.facts
-        self._model.load_state_dict(state.part("model"))
-        self._weighting.load_state_dict(state.part("weighting"))
-        restore_optimizer(self._optimizer, self._names, state.part("optimizer"))
-        self._best = state.part("best")
-        self._sums.copy_(state.tensors["sums"])
-        self._epoch, self._batch, self._step = facts["epoch"], facts["batch"], facts["step"]
-        self._stop = facts["stop"]
-        self._patience.restore(facts["patience"])
-        if self._plateau is not None and facts["plateau"] is not None:
-            self._plateau.restore(facts["plateau"])
-        if self._regularizer is not None:
-            self._regularizer.restore(TrainingState(state.part("regularizer"), facts["regularizer"]))
-        torch.set_rng_state(state.tensors["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in state.tensors:
-            torch.cuda.set_rng_state(state.tensors["random.cuda"])
-        self._history.rewind(self._epoch)
+            restore_optimizer(self._optimizer, self._resumable.names, self._first_state or {})
+        else:
+            self._resumable.restore(state)
+        self._history.rewind(self._at.epoch)

@@ -18,7 +18,7 @@ from lomt.cli import STAGES, app
 from lomt.cli_inspect import GRANULARITIES
 from lomt.errors import LomtError
 
-VERBS = ["run", *STAGES, "validate", "recipes", "inspect backbone"]
+VERBS = ["run", *STAGES, "group", "validate", "recipes", "inspect backbone"]
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,10 @@ class Pipeline(ModuleType):
             (out / "locate" / "report.txt").write_text("the report")
         return "the summary"
 
+    def group(self, recipe, out, *, groups, progress):
+        self.groups = None if groups is None else groups.as_posix()
+        return "the groups"
+
 
 @pytest.fixture
 def pipeline(monkeypatch):
@@ -88,6 +92,13 @@ def test_run_does_all_stages_in_the_default_directory(call, pipeline):
     ((recipe, directory, first, last, choices),) = pipeline.calls
     assert (recipe.name, directory, first, last) == ("rooms_demo", "runs/rooms_demo", "train", "bench")
     assert choices == {}
+
+
+def test_group_asks_for_groups(call, pipeline, tmp_path):
+    (tmp_path / "groups.yaml").write_text("")
+    status, out, _ = call("group", "rooms_demo", "--out", "here", "--groups", "groups.yaml")
+    assert (status, out.splitlines()[-1]) == (0, "the groups")
+    assert pipeline.groups == "groups.yaml"
 
 
 def test_run_takes_settings_directory_and_stages(call, pipeline):

@@ -65,7 +65,8 @@ def test_keys_inside_optional_and_inheriting_blocks_can_be_set(base):
         (
             "train.epoch=3",
             "`train.epoch`: unknown key, did you mean `epochs`? Known are epochs, batch_size, "
-            "accumulation_steps, precision, optimizer, schedule, weighting, gradient_clip, early_stopping, "
+            "accumulation_steps, precision, optimizer, schedule, weighting, weighting_options, aggregation, "
+            "aggregation_options, gradient_clip, early_stopping, "
             "keep, checkpoint_s, tensorboard.",
         ),
     ],

@@ -45,7 +45,8 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         (
             "trian.epochs=3",
             "`trian`: unknown key, did you mean `train`? Known are version, name, seed, device, threads, "
-            "data, tasks, model, train, locate, rewire, sparsify, prune, export, quantize, bench.",
+            "data, tasks, target, model, train, locate, rewire, sparsify, prune, group, export, quantize, "
+            "bench.",
         ),
         (
             "bench.thread=3",
@@ -96,7 +97,8 @@ def test_mistakes_of_an_inheriting_block_have_its_own_path(problems_of):
     assert problems_of("locate.train.epochs=0", "tasks.edges.decoder.width=0", "rewire.train.x=1")[:2] == [
         "`locate.train.epochs`: expected a number of at least 1, but got 0.",
         "`rewire.train.x`: unknown key. Known are epochs, batch_size, accumulation_steps, precision, "
-        "optimizer, schedule, weighting, gradient_clip, early_stopping, keep, checkpoint_s, tensorboard.",
+        "optimizer, schedule, weighting, weighting_options, aggregation, "
+        "aggregation_options, gradient_clip, early_stopping, keep, checkpoint_s, tensorboard.",
     ]
 
 

@@ -1,0 +1,269 @@
+"""`lomt group`: affinities between the tasks, groups, and a recipe for each group's network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from lomt.atomic_file import write_text_atomically
+from lomt.grouping import (
+    MEASURES,
+    PROJECTIONS,
+    Affinity,
+    FitOptions,
+    GradientTable,
+    Grouping,
+    Reach,
+    cluster,
+    collect_gradients,
+    estimate_affinity,
+    format_groups,
+    lifted,
+    linear_losses,
+    read_groups,
+    shared_parameters,
+    subsets_for,
+    write_heat_map,
+)
+from lomt.models import MultiTaskModel, load_model
+from lomt.pipeline.context import Context, open_context, wait_for_all
+from lomt.pipeline.skipped import note_skipped
+from lomt.pipeline.train_stage import run_train
+from lomt.recipe import Recipe, parse_recipe
+from lomt.training import AffinityProbe, BatchLosses, Progress, evaluate
+
+__all__ = ["GroupSummary", "group"]
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """What `lomt group` found.
+
+    Args:
+        affinity: Between the tasks; None where groups were given by hand.
+        groups: Names of tasks.
+        recipes: One file a group.
+        folder: Where the artefacts are.
+    """
+
+    affinity: Affinity | None
+    groups: tuple[tuple[str, ...], ...]
+    recipes: tuple[Path, ...]
+    folder: str
+
+    def __str__(self) -> str:
+        rows = [
+            f"{', '.join(own)}: lomt run {path}" for own, path in zip(self.groups, self.recipes, strict=True)
+        ]
+        shown = [] if self.affinity is None else [str(self.affinity), ""]
+        return "\n".join([*shown, f"{len(self.groups)} networks", *rows, f"Artefacts in {self.folder}"])
+
+
+def group(
+    recipe: Recipe, out: Path, *, groups: Path | None = None, progress: Progress | None = None
+) -> GroupSummary:
+    """Say which of a recipe's tasks share a network; writes ``group/`` into the run directory.
+
+    Args:
+        recipe: Validated, with at least two tasks.
+        out: The run directory; its dense network is trained first where it is not there yet.
+        groups: A file as ``groups.yaml``: only the recipes are written, for these groups.
+        progress: Told what runs.
+
+    Raises:
+        ValueError: If the recipe has one task.
+        LomtError: As the stages of `lomt run`; if the solver finds no optimum; if a package is missing.
+    """
+    if len(recipe.tasks) < 2:
+        raise ValueError(f"Expected recipe `{recipe.name}` to have at least two tasks, but got one.")
+    if groups is not None:
+        chosen = read_groups(groups, list(recipe.tasks))
+        return GroupSummary(None, chosen, _write_recipes(recipe, chosen, out / "group"), str(out / "group"))
+    context = open_context(recipe, out, progress)
+    settings = recipe.group
+    if settings.method == "gradtag":
+        run_train(context)
+        wait_for_all()
+    origin = context.keys.get("dense") or context.settings_key("train")
+    folder = context.folder("group", recipe.group.model_dump(mode="json"), origin)
+    place = folder.path
+    if not folder.is_finished:
+        context.progress.message(f"group: affinities of {len(recipe.tasks)} tasks by {settings.method}")
+        affinity = _gradtag(context) if settings.method == "gradtag" else _measured(context, place)
+        found = _cluster(recipe, affinity)
+        folder.write_json("affinity.json", {**affinity.to_dict(), "grouping": found.to_dict()})
+        if context.is_writer:
+            if settings.heat_map:
+                write_heat_map(place / "heat_map.png", affinity, found.groups)
+            files = "affinity.json and heat_map.png" if settings.heat_map else "affinity.json"
+            remark = f"{found.method} on affinities by {affinity.method}, see {files}"
+            write_text_atomically(place / "groups.yaml", format_groups(found.groups, remark))
+            _write_recipes(recipe, found.groups, place)
+        folder.finish()
+    note_skipped(context)
+    wait_for_all()
+    stored = folder.read_json("affinity.json")
+    affinity = Affinity(
+        tuple(stored["tasks"]), torch.tensor(stored["affinity"], dtype=torch.float64), stored["method"]
+    )
+    own = tuple(tuple(names) for names in stored["grouping"]["groups"])
+    recipes = tuple(place / f"{recipe.name}_{number}.yaml" for number in range(1, len(own) + 1))
+    return GroupSummary(affinity, own, recipes, str(place))
+
+
+def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str, Any]:
+    """Return the recipe of one group's network as plain values, complete and valid.
+
+    Args:
+        recipe: Of all tasks.
+        tasks: Names of the group's.
+        number: Of the group, from 1; it ends the name.
+    """
+    content = recipe.model_dump(mode="json")
+    del content["group"]
+    if recipe.target not in tasks:
+        content["target"] = None
+    content["name"] = f"{recipe.name}_{number}"
+    content["tasks"] = {name: content["tasks"][name] for name in recipe.tasks if name in tasks}
+    points = content["rewire"]["branch_points"]
+    if points is not None:
+        content["rewire"]["branch_points"] = {name: points[name] for name in content["tasks"]}
+    if recipe.prune is not None and recipe.prune.distill is not None:
+        weights = recipe.prune.distill.weights
+        content["prune"]["distill"]["weights"] = {t: w for t, w in weights.items() if t in tasks}
+    return content
+
+
+def _write_recipes(recipe: Recipe, groups: Sequence[Sequence[str]], folder: Path) -> tuple[Path, ...]:
+    paths = []
+    for number, tasks in enumerate(groups, 1):
+        content = group_recipe(recipe, tasks, number)
+        parse_recipe(content, source=content["name"], check_names=False)
+        path = folder / f"{content['name']}.yaml"
+        heading = f"# One network of {len(groups)}: {', '.join(tasks)}.\n#\n#   lomt run {path}\n"
+        write_text_atomically(path, heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        paths.append(path)
+    return tuple(paths)
+
+
+def _cluster(recipe: Recipe, affinity: Affinity) -> Grouping:
+    settings = recipe.group
+    penalty = settings.penalty if settings.groups is None else None
+    return cluster(
+        affinity.tasks,
+        affinity.matrix,
+        groups=settings.groups,
+        penalty=0.0 if settings.groups is None and penalty is None else penalty,
+        method=settings.clustering,
+        standardise=settings.standardise,
+        seed=recipe.seed,
+    )
+
+
+def _gradtag(context: Context) -> Affinity:
+    recipe, settings, parts = context.recipe, context.recipe.group, context.parts
+    device = context.accelerator(recipe.train).device
+    model = load_model(context.directory.path / "dense").to(device)
+    parameters = shared_parameters(model, norms=settings.norms)
+    sizes = tuple(parameter.numel() for parameter in parameters.values())
+    projection = PROJECTIONS[settings.projection](sizes, settings.dimension, recipe.seed)
+    has_validation = parts.dataset("validation") is not None
+    train, held_out = _batches(context, has_validation)
+
+    def table_of(batches: Sequence[Mapping[str, Tensor]], what: str) -> GradientTable:
+        """Collect the gradients of some batches."""
+        context.progress.start(f"gradients, {what}", sum(len(batch["image"]) for batch in batches))
+        table = collect_gradients(
+            model,
+            parts.tasks,
+            batches,
+            projection,
+            parameters,
+            targets=parts.targets,
+            prepare=lambda images: parts.prepared(images).to(device),
+            on_samples=context.progress.advance,
+        )
+        context.progress.finish()
+        return table
+
+    table = table_of(train, "training")
+    judged = table_of(held_out, "held out") if settings.evaluate == "projected" else None
+
+    def losses_of(change: Tensor) -> Mapping[str, float]:
+        """Return every task's held-out loss after a change."""
+        change = reach.limit(change, projection, parameters)
+        if judged is not None:
+            return linear_losses(judged, change)
+        with lifted(parameters, projection, change.to(device)):
+            return _losses(context, model, held_out, device)
+
+    subsets = subsets_for(
+        list(parts.tasks), size=settings.subset_size, count=settings.subsets, seed=recipe.seed
+    )
+    options = FitOptions(settings.ridge, settings.offset, settings.flip, seed=recipe.seed)
+    reach = Reach(settings.reach, settings.length)
+    facts = {"held_out": "validation" if has_validation else "train", "parameters": sum(sizes)}
+    context.progress.start("subsets", len(subsets))
+    affinity = estimate_affinity(
+        table, subsets, losses_of, options, facts=facts, on_subset=context.progress.advance
+    )
+    context.progress.finish()
+    return affinity
+
+
+def _batches(
+    context: Context, has_validation: bool
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Return batches for the fits and for their judgement, no image in both."""
+    settings, train = context.recipe.group, context.recipe.train
+    size = train.batch_size
+    first = -(-settings.samples // size)
+    more = -(-settings.held_out // size)
+    batches = context.parts.loader("train", train).epoch(0)
+    own = list(islice(batches, first))
+    if has_validation:
+        return own, list(islice(context.parts.loader("validation", train).epoch(0), more))
+    rest = list(islice(batches, more))
+    if not rest:  # fewer images than asked for: the last quarter judges
+        cut = max(1, len(own) * 3 // 4)
+        own, rest = own[:cut], own[cut:]
+    if not rest:
+        raise ValueError(
+            f"Expected the training images to fill at least 2 batches of {size}, because some of them judge, "
+            "but they do not. Give validation images or a smaller `train.batch_size`."
+        )
+    return own, rest
+
+
+def _losses(
+    context: Context, model: nn.Module, batches: Sequence[Mapping[str, Tensor]], device: torch.device
+) -> dict[str, float]:
+    parts = context.parts
+    return evaluate(
+        lambda images: model(parts.prepared(images.cpu()).to(device)),
+        [{name: value.to(device) for name, value in batch.items()} for batch in batches],
+        parts.tasks,
+        targets=parts.targets,
+    ).losses
+
+
+def _measured(context: Context, place: Path) -> Affinity:
+    """Train the dense network again and measure after every epoch."""
+    recipe, settings, parts = context.recipe, context.recipe.group, context.parts
+    torch.manual_seed(recipe.seed)
+    model: MultiTaskModel = context.build(parts.model_spec().build())
+    device = context.accelerator(recipe.train).device
+    shared = list(shared_parameters(model, norms=True).values())
+    probe = AffinityProbe(
+        lambda losses: MEASURES[settings.method](losses, shared, settings.learning_rate),
+        BatchLosses(parts.tasks, parts.targets, lambda images: parts.prepared(images).to(device)),
+        parts.loader("train", recipe.train),
+        settings.batches,
+    )
+    context.trainer(model, parts.tasks, recipe.train, place, regularizer=probe).fit()
+    return Affinity(tuple(parts.tasks), probe.mean, settings.method)
