@@ -36,8 +36,8 @@ def cubic_ramp(progress: float, first: float, last: float) -> float:
         last: Share :math:`s_1` at 1.
 
     Example:
-        >>> [round(cubic_ramp(p, 0.0, 0.8), 3) for p in (0, 0.25, 0.5, 1)]
-        [0.0, 0.462, 0.7, 0.8]
+        >>> [round(cubic_ramp(p, 0.0, 0.8), 2) for p in (0, 0.25, 0.5, 1)]
+        [0.0, 0.46, 0.7, 0.8]
 
     References:
         Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017,

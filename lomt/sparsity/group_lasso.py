@@ -54,6 +54,7 @@ class GroupLasso(ProximalPenalty):
         UnknownNameError: If there is no such metric.
 
     Example:
+        >>> from torch.optim import AdamW
         >>> from lomt.structure import channel_groups
         >>> model = nn.Conv2d(3, 8, 3)
         >>> optimizer = AdamW(model.parameters())

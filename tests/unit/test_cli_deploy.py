@@ -165,9 +165,9 @@ def test_one_task_with_all_sizes_fixed(place):
 def test_why_a_size_is_fixed_is_told(place):
     status, out, _ = invoke("export", "nets.py:Fixed", "--input", "1x3x6x8", "--out", "fixed.onnx")
     assert status == 0
-    assert (
-        "Images are 6x8 only: the model takes no images of 32x64: RuntimeError: mat1 and mat2 shapes" in out
-    )
+    # what follows is torch's own message, which changes from version to version
+    assert "Images are 6x8 only: the model takes no images of 32x64: RuntimeError: " in out
+    assert "shapes cannot be multiplied (1x6144 and 144x2)." in out
     assert invoke("verify", "fixed.onnx", "--against", "nets.py:Fixed", "--input", "1x3x6x8")[0] == 0
 
 

@@ -540,7 +540,10 @@ MODELS = {
     "wrong shape": (("Net", "--input", "1x4x4x4"), SHAPES),
     "out of reach": (("Net", *SHAPE, "--macs", "0.01", "--divisor", "1"), OUT_OF_REACH),
     "everything protected": (("Net", *SHAPE, "--channels", "0.5", "--protect", "*"), ALL_PROTECTED),
-    "outputs not finite": (("Odd", *SHAPE, "--channels", "0.5"), ALL_PROTECTED),
+    "outputs not finite": (
+        ("Odd", *SHAPE, "--channels", "0.5"),
+        "Expected finite outputs for the example inputs, but output `output` holds values that are infinite",
+    ),
     "unknown protected layer": (
         ("Net", *SHAPE, "--protect", "zzz"),
         "Unknown layer to protect `zzz`. Known are depth, edges, spare, stem.",
