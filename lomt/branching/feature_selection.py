@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lomt.errors import LomtError
-from lomt.models import Backbone, ModelSpec, build_decoder
+from lomt.models import Backbone, ModelSpec, build_decoder, set_output_biases
 
 __all__ = ["FeatureSelection", "SelectionError", "SelectionModel"]
 
@@ -157,7 +157,4 @@ class SelectionModel(nn.Module):
         Args:
             biases: By task, (out_channels,).
         """
-        for task, bias in biases.items():
-            head = cast(nn.Module, self.decoders[task].head)
-            with torch.no_grad():
-                cast(nn.Parameter, head.bias).copy_(bias)
+        set_output_biases(self.decoders, biases)

@@ -1,7 +1,7 @@
 """Multitask models: timm backbones cut at their branch points, decoders, and their files."""
 
 from lomt.models.backbone import BackboneSpec, create_backbone
-from lomt.models.decoders import AsppDecoder, DecoderKind, DecoderSpec, build_decoder
+from lomt.models.decoders import AsppDecoder, DecoderKind, DecoderSpec, build_decoder, set_output_biases
 from lomt.models.intermediates import Backbone
 from lomt.models.layers import Granularity, Layer, inspect_backbone, list_layers
 from lomt.models.multitask import ModelSpec, MultiTaskModel
@@ -26,5 +26,6 @@ __all__ = [
     "load_model",
     "load_shared",
     "save_model",
+    "set_output_biases",
     "truncate",
 ]

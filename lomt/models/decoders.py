@@ -1,17 +1,18 @@
 """Decoders: a task's own part of the network, from features to predictions at the features' resolution."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from lomt.errors import UnknownNameError
 
-__all__ = ["AsppDecoder", "DecoderKind", "DecoderSpec", "build_decoder"]
+__all__ = ["AsppDecoder", "DecoderKind", "DecoderSpec", "build_decoder", "set_output_biases"]
 
 DecoderKind = Literal["aspp", "linear", "classifier"]
 
@@ -124,6 +125,19 @@ class AsppDecoder(nn.Sequential):
             )
         predictions: Tensor = super().forward(features)
         return predictions
+
+
+@torch.no_grad()
+def set_output_biases(decoders: nn.ModuleDict, biases: Mapping[str, Tensor]) -> None:
+    """Set what the heads of decoders predict before they look at features.
+
+    Args:
+        decoders: By task, from `build_decoder`; changed in place.
+        biases: By task, (out_channels,).
+    """
+    for task, bias in biases.items():
+        head = cast(nn.Module, decoders[task].head)
+        cast(nn.Parameter, head.bias).copy_(bias)
 
 
 def _aspp(spec: DecoderSpec, in_channels: int) -> ASPP:

@@ -4,16 +4,15 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lomt.errors import UnknownNameError
 from lomt.models.backbone import BackboneSpec, create_backbone
-from lomt.models.decoders import DecoderSpec, build_decoder
+from lomt.models.decoders import DecoderSpec, build_decoder, set_output_biases
 from lomt.models.intermediates import Backbone
 from lomt.models.truncate import last_layer, truncate
 
@@ -178,10 +177,7 @@ class MultiTaskModel(nn.Module):
         Args:
             biases: By task, (out_channels,).
         """
-        for task, bias in biases.items():
-            head = cast(nn.Module, self.decoders[task].head)
-            with torch.no_grad():
-                cast(nn.Parameter, head.bias).copy_(bias)
+        set_output_biases(self.decoders, biases)
 
     def component_of(self, parameter_name: str) -> str:
         """Say to which part a parameter, buffer or module belongs.

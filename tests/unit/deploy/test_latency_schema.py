@@ -27,7 +27,8 @@ def test_a_report_is_written_and_read_back(content, tmp_path):
 
 
 def test_single_runs_and_profiles_may_be_missing():
-    LatencyFile.model_validate(REPORT.to_dict())
+    found = LatencyFile.model_validate(REPORT.to_dict())
+    assert list(found.arms) == list(REPORT.arms)
 
 
 @pytest.mark.parametrize(
