@@ -10,8 +10,7 @@ from lomt.compress.latency_search import prune_to_latency
 from lomt.compress.reachable_plans import Masks
 from lomt.deploy.fast_widths import measure_divisor
 from lomt.errors import UnknownNameError
-from lomt.pruning.apply import shrink
-from lomt.pruning.check import problem
+from lomt.pruning.check import attempt
 from lomt.pruning.importance import make_importance
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.origin import origin_of, set_origin
@@ -19,7 +18,7 @@ from lomt.pruning.preconditions import PruneError, given_budget
 from lomt.pruning.prune import PruneResult, analyse, cut
 from lomt.pruning.prune import prune as prune_to_fraction
 from lomt.pruning.ranking import RANKINGS, Divisor, divisor_left
-from lomt.structure import Inputs, Structure, copy_model
+from lomt.structure import Inputs, Structure
 from lomt.tasks.loss_gradients import Losses
 
 __all__ = ["prune"]
@@ -139,11 +138,10 @@ class _Search:
 
     def __call__(self, structure: Structure, model: nn.Module) -> Mapping[str, Tensor]:
         def build(keep: Masks) -> nn.Module:
-            if problem(model, self.inputs, structure, keep) is not None:
+            tried = attempt(model, self.inputs, structure, keep)
+            if tried.problem is not None:
                 raise _CannotBeCut(keep)
-            smaller = copy_model(model)
-            shrink(smaller, structure.resolve(keep))
-            return smaller
+            return tried.smaller
 
         try:
             found = prune_to_latency(

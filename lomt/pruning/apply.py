@@ -11,7 +11,16 @@ from lomt.pruning.plan import PruningPlan, Replacement
 from lomt.pruning.replacements import build_replacement
 from lomt.structure import FreeSize, Resolved, copy_model, free_sizes, named_tensors, source_checksum
 
-__all__ = ["FREE_SIZES", "apply_plan", "freed_sizes", "shrink", "shrink_in_place", "slice_tensors"]
+__all__ = [
+    "FREE_SIZES",
+    "apply_plan",
+    "freed_sizes",
+    "shrink",
+    "shrink_in_place",
+    "slice_tensor",
+    "slice_tensors",
+    "unshare",
+]
 
 FREE_SIZES = "free_sizes"
 """Kind of the replacement that changes a method instead of the module."""
@@ -25,10 +34,15 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     """
     smaller = copy_model(model, share_parameters=True)
     shrink_in_place(smaller, plan)
+    unshare(smaller, model)
+    return smaller
+
+
+def unshare(smaller: nn.Module, model: nn.Module) -> None:
+    """Give a model copies of the parameters that it has in common with another."""
     given = {id(own) for own in model.parameters()}
     shared = (own for own in smaller.parameters() if id(own) in given)
     put_tensors(smaller, {id(own): like(own, own.detach().clone()) for own in shared})
-    return smaller
 
 
 def shrink_in_place(model: nn.Module, plan: PruningPlan) -> None:
@@ -119,7 +133,7 @@ def slice_tensors(model: nn.Module, kept: Mapping[str, Mapping[int, Tensor]]) ->
                 f"Expected the model to have the tensor `{name}`, but it does not: the plan was made for another."
             )
         old = tensors[name]
-        replaced[id(old)] = _sliced(name, old, dims)
+        replaced[id(old)] = slice_tensor(name, old, dims)
     put_tensors(model, replaced)
 
 
@@ -163,10 +177,19 @@ def _set_size(model: nn.Module, path: str, attribute: str, index: int | None, va
         setattr(module, attribute, tuple(entries) if isinstance(old, tuple) else entries)
 
 
-def _sliced(name: str, old: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+def slice_tensor(name: str, old: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """Keep positions of a tensor; a parameter stays one.
+
+    Args:
+        name: For messages.
+        old: Left as it is.
+        dims: (kept,) positions by dimension.
+
+    Raises:
+        ArtifactError: It is too small.
+    """
     new = old.detach()
-    # The last dimension first: what then goes along the first one is contiguous and less.
-    for dim, positions in sorted(dims.items(), reverse=True):
+    for dim, positions in sorted(dims.items()):  # the first dimension, whose slices are contiguous, first
         if dim >= new.ndim or (len(positions) and int(positions.max()) >= new.shape[dim]):
             raise ArtifactError(
                 f"Expected `{name}` to have position {int(positions.max())} in dimension {dim}, but its shape is "

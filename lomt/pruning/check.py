@@ -10,17 +10,19 @@ import math
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from lomt.pruning.apply import like, put_tensors, shrink
+from lomt.pruning.apply import shrink, slice_tensor
 from lomt.pruning.fixed_counts import FixedCounts
+from lomt.pruning.masked_weights import MaskedWeights
 from lomt.pruning.zero_channels import is_all_zero
 from lomt.structure import (
     CoupledChannels,
     Inputs,
+    Resolved,
     Structure,
     copy_model,
     named_outputs,
@@ -28,7 +30,7 @@ from lomt.structure import (
     run_model,
 )
 
-__all__ = ["Problem", "half_of", "problem", "prove"]
+__all__ = ["Attempt", "Problem", "attempt", "half_of", "prove"]
 
 _TOLERANCE = 1e-3
 _ROUNDING = 0.1  # a smaller difference may be rounding in a deep network: float64 tells
@@ -68,10 +70,24 @@ class Problem:
     error: float = math.inf
 
 
-def problem(
+@dataclass(frozen=True)
+class Attempt:
+    """A cut that was tried.
+
+    Args:
+        problem: What is wrong with it; ``None`` if nothing is.
+        smaller: The model without the channels, in the mode of the given one; it shares with that one the parameters
+            that lost nothing.
+    """
+
+    problem: Problem | None
+    smaller: nn.Module
+
+
+def attempt(
     model: nn.Module, inputs: Inputs, structure: Structure, keep: Mapping[str, Tensor], *, seed: int = 0
-) -> Problem | None:
-    """Say what is wrong with taking channels out; ``None`` if nothing is.
+) -> Attempt:
+    """Take channels out of a copy, and see whether anything is wrong with it.
 
     Args:
         model: In any mode; left as it is.
@@ -80,38 +96,42 @@ def problem(
         keep: Mask by name.
         seed: Of the values that stand in for parameters at zero.
     """
-    found = _problem(model, inputs, structure, keep, seed, _TOLERANCE)
-    if found is None or found.error > _ROUNDING or not _is_float32(model):
-        return found
-    model, inputs = copy_model(model).double(), _doubled(inputs)
+    tried = _attempt(model, inputs, structure, keep, seed, _TOLERANCE)
+    if tried.problem is None or tried.problem.error > _ROUNDING or not _is_float32(model):
+        return tried
     with suppress(RuntimeError):  # a model that insists on its own precision
-        return _problem(model, inputs, structure, keep, seed, _TOLERANCE**2)
-    return found
+        exact = _attempt(copy_model(model).double(), _doubled(inputs), structure, keep, seed, _TOLERANCE**2)
+        return replace(tried, problem=exact.problem)
+    return tried
 
 
-def _problem(
+def _attempt(
     model: nn.Module,
     inputs: Inputs,
     structure: Structure,
     keep: Mapping[str, Tensor],
     seed: int,
     tolerance: float,
-) -> Problem | None:
+) -> Attempt:
     smaller = _eval(copy_model(model, share_parameters=True))
-    put_tensors(smaller, _alive(model, seed))
-    expected, counts = _masked(smaller, inputs, structure, keep)
+    stand_ins = _alive(model, seed)
+    expected, counts = _masked(smaller, inputs, structure, keep, stand_ins)
     if not all(bool(torch.isfinite(value).all()) for value in expected.values()):
-        smaller = _eval(copy_model(model, share_parameters=True))
-        expected, counts = _masked(smaller, inputs, structure, keep)
+        stand_ins = {}
+        expected, counts = _masked(smaller, inputs, structure, keep, stand_ins)
     names = {module: name for name, module in smaller.named_modules()}
     try:
-        shrink(smaller, structure.resolve(keep))
-        found = _run(smaller, inputs, FixedCounts(counts))
+        shrink(smaller, resolved := structure.resolve(keep))
+        with MaskedWeights(_sliced(stand_ins, model, smaller, resolved), {}):
+            found = _run(smaller, inputs, FixedCounts(counts))
     except Exception as error:  # the model's own code runs: anything may be raised
         text = str(error).strip().splitlines()
         reason = f"breaks the forward pass: {type(error).__name__}: {text[0] if text else ''}"
-        return Problem(reason, _innermost(error, names))
-    return _difference(expected, found, tolerance)
+        return Attempt(Problem(reason, _innermost(error, names)), smaller)
+    smaller.train()  # drops what was cached meanwhile
+    for own, given in zip(smaller.modules(), model.modules(), strict=True):
+        own.training = given.training
+    return Attempt(_difference(expected, found, tolerance), smaller)
 
 
 def _is_float32(model: nn.Module) -> bool:
@@ -127,7 +147,11 @@ def _doubled(inputs: Inputs) -> Inputs:
 
 
 def _masked(
-    model: nn.Module, inputs: Inputs, structure: Structure, keep: Mapping[str, Tensor]
+    model: nn.Module,
+    inputs: Inputs,
+    structure: Structure,
+    keep: Mapping[str, Tensor],
+    stand_ins: Mapping[int, Tensor],
 ) -> tuple[dict[str, Tensor], list[float]]:
     """Run the model with all slices that are to go at zero; it is left as it is.
 
@@ -135,17 +159,16 @@ def _masked(
         The outputs, and what statistics were taken over.
     """
     tensors = named_tensors(model)
-    zeroed: dict[str, Tensor] = {}
+    removed: dict[int, dict[int, Tensor]] = {}
     for name, mask in keep.items():
         for own in structure.by_name[name].slices:
-            places = ((own.owner >= 0) & ~mask[own.owner.clamp(min=0)]).nonzero().flatten()
-            if own.tensor not in zeroed:
-                zeroed[own.tensor] = like(tensors[own.tensor], tensors[own.tensor].detach().clone())
-            zeroed[own.tensor].data.index_fill_(own.dim, places.to(tensors[own.tensor].device), 0)
-    put_tensors(model, {id(tensors[name]): value for name, value in zeroed.items()})
+            tensor = tensors[own.tensor]
+            places = ((own.owner >= 0) & ~mask[own.owner.clamp(min=0)]).nonzero().flatten().to(tensor.device)
+            dims = removed.setdefault(id(tensor), {})
+            dims[own.dim] = torch.cat([dims[own.dim], places]) if own.dim in dims else places
     counting = FixedCounts()
-    outputs = _run(model, inputs, counting)
-    put_tensors(model, {id(value): tensors[name] for name, value in zeroed.items()})
+    with MaskedWeights(stand_ins, removed):
+        outputs = _run(model, inputs, counting)
     _eval(model)  # drops what was cached meanwhile
     return outputs, counting.counts
 
@@ -154,7 +177,7 @@ def _alive(model: nn.Module, seed: int) -> dict[int, Tensor]:
     """Values for parameters that are zero or tiny, such as layer scales: behind them anything would pass.
 
     Returns:
-        Parameter by the ``id`` of the one it stands in for.
+        Values by the ``id`` of the parameter for which they stand in.
     """
     generator = torch.Generator().manual_seed(seed)
     found: dict[int, Tensor] = {}
@@ -166,8 +189,21 @@ def _alive(model: nn.Module, seed: int) -> dict[int, Tensor]:
             value = torch.randn(own.shape, generator=generator) * own[0].numel() ** -0.5
         else:
             continue
-        found[id(own)] = like(own, value.to(own))
+        found[id(own)] = value.to(own)
     return found
+
+
+def _sliced(
+    stand_ins: Mapping[int, Tensor], model: nn.Module, smaller: nn.Module, resolved: Resolved
+) -> dict[int, Tensor]:
+    """What stands in for the parameters of the smaller model."""
+    given = named_tensors(model)
+    kept = {id(given[name]): dims for name, dims in resolved.tensors.items()}
+    return {
+        id(own): slice_tensor(name, stand_ins[place], kept.get(place, {}))
+        for name, own in named_tensors(smaller).items()
+        if (place := id(given.get(name))) in stand_ins
+    }
 
 
 def _innermost(error: Exception, names: Mapping[nn.Module, str]) -> str | None:
@@ -212,22 +248,21 @@ class _Proof:
         self._kinds: dict[str, list[str]] = {}
 
     def run(self) -> Structure:
-        while (problem := self._try(self._structure.prunable)) is not None:
-            if self._free(problem.module):
+        while (found := self._try(self._structure.prunable)) is not None:
+            if self._free(found.module):
                 continue
-            suspects = self._suspects(problem.module)
+            suspects = self._suspects(found.module)
             failed = self._search(suspects) or self._search(self._structure.prunable)
             if not failed:  # only their combination fails
-                failed = {own.name: f"together with others it {problem.text}" for own in suspects}
+                failed = {own.name: f"together with others it {found.text}" for own in suspects}
             self._structure = self._structure.protecting(failed)
         return self._structure
 
     def _try(self, coupled: Sequence[CoupledChannels]) -> "Problem | None":
         if not coupled:
             return None
-        return problem(
-            self._model, self._inputs, self._structure, half_of(coupled, self._seed), seed=self._seed
-        )
+        keep = half_of(coupled, self._seed)
+        return attempt(self._model, self._inputs, self._structure, keep, seed=self._seed).problem
 
     def _free(self, module: str | None) -> bool:
         """Leave sizes free in all modules of the class that broke, if it writes any; once."""

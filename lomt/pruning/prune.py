@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lomt.pruning.apply import apply_plan, freed_sizes
+from lomt.pruning.apply import apply_plan, freed_sizes, unshare
 from lomt.pruning.budget import choose_channels, count_channels
-from lomt.pruning.check import problem, prove
+from lomt.pruning.check import attempt, prove
 from lomt.pruning.compose import compose
 from lomt.pruning.dead_layers import find_dead, saved
 from lomt.pruning.importance import make_importance
@@ -189,9 +189,10 @@ class _Stages:
         self._layer_macs = structure.layer_macs()
 
     def remove_unread(self) -> None:
-        self._structure, keep = _proven(self._model, self._inputs, self._structure, unread_channels)
+        self._structure, keep, smaller = _proven(self._model, self._inputs, self._structure, unread_channels)
         if keep:
-            self._apply(_plan(self._model, self._structure, keep), "exact", "channels nobody reads")
+            plan = _plan(self._model, self._structure, keep)
+            self._apply(plan, smaller, "exact", "channels nobody reads")
             self._trace_again()
 
     def remove_dead(self, protect: Sequence[str]) -> None:
@@ -200,7 +201,8 @@ class _Stages:
         dead = find_dead(self._model, self._inputs, self._structure, protect=protect)
         if dead:
             plan = _plan(self._model, self._structure, {}, dead)
-            self._apply(plan, "exact", "layers that change nothing")
+            smaller = apply_plan(self._model, plan)
+            self._apply(plan, smaller, "exact", "layers that change nothing")
             self._trace_again()
 
     def remove_least(self, choose: Choose) -> None:
@@ -209,8 +211,9 @@ class _Stages:
                 raise BudgetError(_nothing_left(structure))
             return choose(structure, model)
 
-        self._structure, keep = _proven(self._model, self._inputs, self._structure, choose_some)
-        self._apply(_plan(self._model, self._structure, keep), "lossy", "least important channels")
+        self._structure, keep, smaller = _proven(self._model, self._inputs, self._structure, choose_some)
+        plan = _plan(self._model, self._structure, keep)
+        self._apply(plan, smaller, "lossy", "least important channels")
         self._layer_macs = self._structure.layer_macs(keep)
 
     def result(self) -> PruneResult:
@@ -222,8 +225,8 @@ class _Stages:
         add_plan(smaller, plan)
         return PruneResult(smaller, plan)
 
-    def _apply(self, plan: PruningPlan, kind: StepKind, what: str) -> None:
-        self._model = apply_plan(self._model, plan)
+    def _apply(self, plan: PruningPlan, smaller: nn.Module, kind: StepKind, what: str) -> None:
+        self._model = smaller
         change = _output_change(self._structure.example_outputs, self._model, self._inputs)
         if kind == "exact" and max(change.values(), default=0.0) > _EXACT:
             raise PruneError(
@@ -248,18 +251,25 @@ class _Stages:
 
 def _proven(
     model: nn.Module, inputs: Inputs, structure: Structure, choose: Choose
-) -> tuple[Structure, Mapping[str, Tensor]]:
-    """Choose channels, try the cut, set aside what fails, and choose again."""
+) -> tuple[Structure, Mapping[str, Tensor], nn.Module]:
+    """Choose channels, try the cut, set aside what fails, and choose again.
+
+    Returns:
+        The structure with more that is protected, what to keep, and the model that is left.
+    """
     text = ""
     for _ in range(_ROUNDS):
         keep = choose(structure, model)
-        found = problem(model, inputs, structure, keep) if keep else None
-        if found is None:
-            return structure, keep
-        text = found.text
+        if not keep:
+            return structure, keep, model
+        tried = attempt(model, inputs, structure, keep)
+        if tried.problem is None:
+            unshare(tried.smaller, model)
+            return structure, keep, tried.smaller
+        text = tried.problem.text
         proven = prove(model, inputs, structure)
         if proven is structure:  # halves pass and this cut does not: these widths are what it does not bear
-            proven = structure.protecting(_one_by_one(model, inputs, structure, keep, found.text))
+            proven = structure.protecting(_one_by_one(model, inputs, structure, keep, text))
         structure = proven
     raise PruneError(f"Expected a cut that the model bears, but after {_ROUNDS} attempts it {text}.")
 
@@ -267,7 +277,7 @@ def _proven(
 def _one_by_one(
     model: nn.Module, inputs: Inputs, structure: Structure, keep: Mapping[str, Tensor], reason: str
 ) -> dict[str, str]:
-    alone = {name: problem(model, inputs, structure, {name: mask}) for name, mask in keep.items()}
+    alone = {name: attempt(model, inputs, structure, {name: mask}).problem for name, mask in keep.items()}
     return {name: found.text for name, found in alone.items() if found} or dict.fromkeys(keep, reason)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lomt.pruning.check import half_of, problem, prove
+from lomt.pruning.check import attempt, half_of, prove
 from lomt.structure import trace_structure
 from tests.reference.pruning_laws import assert_untouched, state_of
 
@@ -60,7 +60,7 @@ def reasons(model, inputs):
 def test_what_is_right_passes_also_behind_norms_that_mix(middle):
     model = chain(middle)
     structure = trace_structure(model, IMAGES)
-    assert problem(model, IMAGES, structure, half_of(structure.prunable, 0)) is None
+    assert attempt(model, IMAGES, structure, half_of(structure.prunable, 0)).problem is None
     assert [own.protected for own in prove(model, IMAGES, structure).coupled] == [
         own.protected for own in structure.coupled
     ]
@@ -81,9 +81,9 @@ def test_what_changes_the_outputs_otherwise_than_zeros_is_set_aside_with_the_siz
 def test_a_problem_names_the_module_that_broke():
     model = chain(Written())
     structure = trace_structure(model, IMAGES)
-    found = problem(model, IMAGES, structure, {"0": torch.arange(8) < 4})
+    found = attempt(model, IMAGES, structure, {"0": torch.arange(8) < 4}).problem
     assert found.module == "1"
-    assert problem(model, IMAGES, structure, {"1.inner": torch.arange(6) < 4}) is None
+    assert attempt(model, IMAGES, structure, {"1.inner": torch.arange(6) < 4}).problem is None
 
 
 def test_a_shape_that_changes_is_a_problem():
@@ -94,7 +94,7 @@ def test_a_shape_that_changes_is_a_problem():
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), Shape())
     structure = trace_structure(model, IMAGES)
     keep = {"1": torch.arange(4) < 2}
-    found = problem(model, IMAGES, structure, keep)
+    found = attempt(model, IMAGES, structure, keep).problem
     assert found.text == "changes the shape of output `output`"
 
 
