@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lomt.data.half_precision import convert
 from lomt.data.sample import IMAGE, Sample, TargetSpec
 
 __all__ = ["collate"]
@@ -16,8 +17,8 @@ _INTEGER_KINDS = ("segmentation", "classification")
 def collate(samples: Sequence[Sample], targets: Mapping[str, TargetSpec]) -> dict[str, Tensor]:
     """Stack samples into a batch in the conventions of `lomt.data.sample`.
 
-    Everything is done by NumPy in the calling thread: PyTorch would start a second pool of threads beside the
-    one that trains.
+    Everything is done in the calling thread: PyTorch would start a second pool of threads beside the one that
+    trains.
 
     Args:
         samples: At least one; all of the same height and width.
@@ -35,6 +36,9 @@ def collate(samples: Sequence[Sample], targets: Mapping[str, TargetSpec]) -> dic
         dtype = np.int64 if target.kind in _INTEGER_KINDS else np.float32
         values = np.empty((len(samples), *samples[0][name].shape), dtype)
         for row, sample in enumerate(samples):
-            values[row] = sample[name]
+            if sample[name].dtype == np.float16:
+                convert(sample[name], values[row])
+            else:
+                values[row] = sample[name]
         batch[name] = torch.from_numpy(values)
     return batch
