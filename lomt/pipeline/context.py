@@ -85,6 +85,8 @@ class Context:
             kept["target"] = self.recipe.target
         for name in ("cache", "cache_dir", "workers"):
             kept["data"].pop(name, None)
+        if kept.get("prune"):
+            del kept["prune"]["pruned_only"]
         defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
         for name, default in defaults.items():
             if kept["data"][name] == default:

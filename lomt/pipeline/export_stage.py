@@ -10,18 +10,23 @@ from lomt.errors import ExportMismatchError
 from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
 from lomt.pipeline.onnx_quality import check_metrics, file_images, interface_of, samples
+from lomt.pipeline.prune_stage import PRUNED_ONLY
 from lomt.pruning.storage import load
 from lomt.recipe import Recipe
 
 __all__ = ["onnx_files", "run_export", "task_files"]
 
-_RESERVED = ("dense", "int8", "model", "pruned", "rewired", "sparse")
+_RESERVED = ("dense", "int8", "model", "pruned", PRUNED_ONLY, "rewired", "sparse")
 
 
 def onnx_files(recipe: Recipe) -> dict[str, str]:
     """Return the files in ``deploy/`` by the stage folder each is made from; ``model.onnx``, the last, is to deploy."""
-    optional = {"sparse": recipe.sparsify, "pruned": recipe.prune}
-    stages = ["dense", "rewired", *(stage for stage, block in optional.items() if block is not None)]
+    optional = {
+        "sparse": recipe.sparsify is not None,
+        PRUNED_ONLY: recipe.prune is not None and recipe.prune.has_pruned_only,
+        "pruned": recipe.prune is not None,
+    }
+    stages = ["dense", "rewired", *(stage for stage, is_there in optional.items() if is_there)]
     return {stage: f"{stage}.onnx" for stage in stages[:-1]} | {stages[-1]: "model.onnx"}
 
 

@@ -82,4 +82,14 @@ class PruneSettings(Settings):
     distill: DistillSettings | None = Field(
         default=None, description="Learn from the network before the cut as well; null for labels alone."
     )
+    pruned_only: bool = Field(
+        default=True,
+        description="Cut and train the dense network as well, down to what is left of the target: the comparison that "
+        "shows what the located layers gain. Costs another training; means nothing where the target is `dense`.",
+    )
     train: TrainSettings = Field(description="What differs from `train`; `epochs` are those of one round.")
+
+    @property
+    def has_pruned_only(self) -> bool:
+        """Whether the dense network is cut beside the target."""
+        return self.pruned_only and self.target != "dense"

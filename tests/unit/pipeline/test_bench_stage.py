@@ -27,10 +27,12 @@ def test_what_the_recipe_adds_is_an_arm(tmp_path):
     arms = shown(bench_arms(recipe("quantize={}", "prune.macs=0.5"), tmp_path), tmp_path)
     assert arms["int8"] == "quantized/int8.onnx"
     assert arms["rewired"] == "deploy/rewired.onnx"
+    assert arms["pruned_only"] == "deploy/pruned_only.onnx"
     assert arms["pruned"] == "deploy/model.onnx"
 
 
 def test_the_pruned_arm_is_named_for_what_was_pruned():
-    assert arm_titles(recipe("prune.macs=0.5"))["pruned"] == "pruned LOMT"
+    titles = arm_titles(recipe("prune.macs=0.5"))
+    assert (titles["pruned"], titles["pruned_only"]) == ("pruned LOMT", "pruned only")
     assert arm_titles(recipe("prune.macs=0.5", "prune.target=dense"))["pruned"] == "pruned only"
     assert arm_titles(recipe())["rewired"] == "truncated only"

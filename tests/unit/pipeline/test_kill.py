@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 def command(out):
     changes = ("train.checkpoint_s=0.001", "train.epochs=4", "locate.train.epochs=2", "data.counts.train=64")
-    changes += ("prune.macs=0.6", "prune.rounds=2", "prune.importance=taylor")
+    changes += ("prune.macs=0.6", "prune.rounds=2", "prune.importance=taylor", "prune.pruned_only=false")
     options = [option for change in changes for option in ("--set", change)]
     return [sys.executable, "-m", "lomt.cli", "run", str(RECIPE), "--out", str(out), *options]
 

@@ -23,7 +23,7 @@ RECIPE = Path(__file__).with_name("tiny.yaml")
 POINTS = "rewire.branch_points={segmentation: layer3, depth: layer2}"
 PRUNE = (
     "prune={macs: 0.5, rounds: 2, importance: task_union, loss_batches: 2, recalibrate_batches: 2, distill: {}, "
-    "train: {checkpoint_s: 0.001}}"
+    "pruned_only: false, train: {checkpoint_s: 0.001}}"
 )
 
 
@@ -130,6 +130,34 @@ def test_files_to_deploy():
     assert onnx_files(pruned) == {"dense": "dense.onnx", "rewired": "rewired.onnx", "pruned": "model.onnx"}
 
 
+def test_the_dense_network_is_cut_to_what_the_other_has_left(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    summary, texts = go(out, "prune.pruned_only=true")
+
+    assert [text.split(" to ")[0] for text in texts] == [
+        "prune: round 1 of 2, dense network",
+        "prune: round 2 of 2, dense network",
+    ]
+    left = PruningPlan.from_dict(read(out, "plan.json")).macs_after
+    plan = PruningPlan.from_dict(json.loads((out / "pruned_only" / "plan.json").read_text()))
+    assert 0.7 * left < plan.macs_after <= left < plan.macs_before
+    only = storage.load(out / "pruned_only")
+    assert only.branch_points == load_model(out / "dense").branch_points
+    assert sum(p.numel() for p in only.parameters()) == plan.params_after
+    assert list(summary.to_dict()["metrics"]) == ["dense", "rewired", "pruned_only", "pruned"]
+    again, texts = go(out, "prune.pruned_only=true")
+    assert texts == []
+    assert again.to_dict() == summary.to_dict()
+
+
+def test_a_comparison_out_of_reach_says_how_to_do_without(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
+    plan = json.loads((out / "pruned" / "plan.json").read_text())
+    (out / "pruned" / "plan.json").write_text(json.dumps({**plan, "macs_after": 1}))
+    with pytest.raises(LomtError, match=r"--set prune\.pruned_only=false\.$"):
+        go(out, "prune.pruned_only=true")
+
+
 def test_a_recipe_without_the_block_has_no_such_stage(copy):
     with pytest.raises(ArtifactError) as caught:
         go(copy, "prune=null", first="prune")
@@ -182,7 +210,8 @@ def test_a_latency_is_approached_round_by_round_by_the_same_factor(copy, monkeyp
     monkeypatch.setattr(Clock, "asked", [], raising=False)
     monkeypatch.setattr(prune_rounds, "NetworkGauge", Clock)
     monkeypatch.setattr(prune_rounds, "prune", cut)
-    _, texts = go(copy, "prune={latency_ms: 4, macs: null, rounds: 2, threads: 2, recalibrate_batches: 0}")
+    change = "prune={latency_ms: 4, macs: null, rounds: 2, threads: 2, recalibrate_batches: 0, pruned_only: false}"
+    _, texts = go(copy, change)
 
     assert asked == [(8.0, 2, None), (4.0, 2, None)]
     assert Clock.asked == [2, 2]
@@ -198,7 +227,7 @@ def test_a_latency_is_approached_round_by_round_by_the_same_factor(copy, monkeyp
 
 @pytest.mark.slow
 def test_a_measured_latency_is_met(copy):
-    go(copy, "prune={latency_ms: 1000, macs: null, rounds: 1}")
+    go(copy, "prune={latency_ms: 1000, macs: null, rounds: 1, pruned_only: false}")
     (kept,) = read(copy, "metrics.json")["kept"]
     assert kept == 1
     with pytest.raises(

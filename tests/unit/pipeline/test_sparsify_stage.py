@@ -140,7 +140,12 @@ def test_files_to_deploy():
     both = load_recipe(str(RECIPE), (POINTS, SPARSIFY, "prune={target: sparse, macs: 0.5}"))
     first = {"dense": "dense.onnx", "rewired": "rewired.onnx"}
     assert onnx_files(recipe) == {**first, "sparse": "model.onnx"}
-    assert onnx_files(both) == {**first, "sparse": "sparse.onnx", "pruned": "model.onnx"}
+    assert onnx_files(both) == {
+        **first,
+        "sparse": "sparse.onnx",
+        "pruned_only": "pruned_only.onnx",
+        "pruned": "model.onnx",
+    }
 
 
 # --- bad input
@@ -299,7 +304,10 @@ def test_free_running_thresholds_that_fall_short_say_so(copy):
 @pytest.mark.slow
 def test_prune_export_and_bench_take_the_sparse_network_along(finished, tmp_path):
     out = Path(shutil.copytree(finished[0], tmp_path / "tiny"))
-    change = "prune={target: sparse, params: 0.6, rounds: 2, divisor: 4, recalibrate_batches: 1, distill: {}}"
+    change = (
+        "prune={target: sparse, params: 0.6, rounds: 2, divisor: 4, recalibrate_batches: 1, distill: {}, "
+        "pruned_only: false}"
+    )
     summary, texts = go(out, change, last="bench")
 
     assert [text.split(",")[0].split(" to ")[0] for text in texts[:2]] == [

@@ -61,7 +61,7 @@ def test_importances_rankings_and_budgets_are_those_of_pruning():
             "prune={macs: 0.5, divisors: 4}",
             "`prune.divisors`: unknown key, did you mean `divisor`? Known are target, channels, params, macs, "
             "latency_ms, threads, importance, loss_batches, divisor, ranking, minimum, protect, rounds, "
-            "recalibrate_batches, distill, train.",
+            "recalibrate_batches, distill, pruned_only, train.",
         ),
     ],
 )
