@@ -46,8 +46,9 @@ def common_shape(
     if len(shape) == len(own):
         shape = tuple(size or default for size, default in zip(shape, own, strict=True))
     if 0 in shape:
+        open_shape = "x".join(str(size or "?") for size in shape)
         raise ValueError(
-            f"Expected `input_shape`, as `{baseline}` leaves its size open (0 in {shape}), but got None."
+            f"Expected `input_shape`, as `{baseline}` takes images of any size ({open_shape}), but got None."
         )
     for name, network in networks.items():
         sizes = _image_shape(network, name)

@@ -268,10 +268,8 @@ class _Measurement:
             *machine_warnings(environment, self.settings, noise_floor),
             *round_warnings(rounds),
             *notes,
-            *(
-                text
-                for index, (name, latency) in enumerate(latencies.items())
-                for text in arm_warnings(name, latency, _restless(rounds, index), self.settings)
+            *arm_warnings(
+                latencies, [_restless(rounds, index) for index in range(len(latencies))], self.settings
             ),
             *subnormal_warnings(self.networks),
         ]

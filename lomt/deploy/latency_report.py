@@ -32,7 +32,7 @@ class ArmLatency:
         device_memory_bytes: Memory in use on the GPU.
         macs: Multiply-accumulates of a run; ``None`` where they cannot be counted.
         efficiency: Multiply-accumulates a second, at the median, as a share of ``gemm_macs_per_s``, which is that of
-            float32: int8 and half precision may exceed 1.
+            float32: int8, half precision, and convolutions where they are better made than products, may exceed 1.
         device_ms: Median time on the GPU's own clock.
         providers: What ran it, as the software says.
         times_ms: Every recorded run, by round.
@@ -87,7 +87,7 @@ class LatencyReport:
         speed_ups: Of every arm but the baseline.
         noise_floor: The baseline against a second copy of itself: what this machine finds where nothing is.
         gemm_macs_per_s: Multiply-accumulates a second of the product of two large float32 matrices with the same
-            software, threads and machine, the best of all rounds: the limit that ``efficiency`` is a share of.
+            software, threads and machine, the best of all rounds: what ``efficiency`` is a share of.
         settings: Provider, threads, batch, input shape, rounds and so on.
         environment: Hardware and versions; see :func:`lomt.deploy.describe_environment`.
         warnings: What a reader must know before trusting the numbers.
@@ -147,7 +147,7 @@ class LatencyReport:
             ("memory MB", [f"{arm.peak_memory_bytes / 1e6:.0f}" for arm in self.arms.values()]),
             ("file MB", [_shown(arm.file_bytes, 1e6, ".2f") for arm in self.arms.values()]),
             ("M MACs", [_shown(arm.macs, 1e6, ".1f") for arm in self.arms.values()]),
-            ("of peak", [_shown(arm.efficiency, 1, ".0%") for arm in self.arms.values()]),
+            ("of GEMM", [_shown(arm.efficiency, 1, ".0%") for arm in self.arms.values()]),
         ]
         filled = [(heading, *cells) for heading, cells in columns if any(cells)]
         return list(zip(*filled, strict=True))

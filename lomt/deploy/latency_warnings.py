@@ -61,22 +61,40 @@ def round_warnings(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def arm_warnings(name: str, latency: ArmLatency, restless: int, settings: Mapping[str, Any]) -> list[str]:
-    """Warn of an arm's spread, of few runs, of rounds in which warming up did not settle it, of a GPU that waits."""
-    found = []
+def arm_warnings(
+    arms: Mapping[str, ArmLatency], restless: Sequence[int], settings: Mapping[str, Any]
+) -> list[str]:
+    """Warn of arms' spread, of few runs, of rounds in which warming up did not settle them, of a GPU that waits.
+
+    Args:
+        arms: By name.
+        restless: Number of rounds in which each arm was not settled.
+        settings: Of the measurement.
+    """
     is_on_gpu = runs_on_gpu(settings["provider"], settings["device"])
-    bound, statistics = _MOST_COV_ON_GPU if is_on_gpu else _MOST_COV, latency.statistics
-    if statistics.cov > bound:
-        found.append(f"times of `{name}` vary by {statistics.cov:.0%} (CoV), more than {bound:.1%}")
-    if statistics.count < _FEW_RUNS:
-        found.append(f"`{name}` ran only {statistics.count} times, fewer than {_FEW_RUNS}")
-    if restless:
-        found.append(f"`{name}` was not stable after warming up in {restless} of {settings['rounds']} rounds")
-    if latency.device_ms is not None and latency.device_ms < _ENQUEUE_SHARE * latency.median_ms:
+    bound = _MOST_COV_ON_GPU if is_on_gpu else _MOST_COV
+    spreads = {name: arm.statistics.cov for name, arm in arms.items() if arm.statistics.cov > bound}
+    counts = {name: arm.statistics.count for name, arm in arms.items() if arm.statistics.count < _FEW_RUNS}
+    rounds = {name: count for name, count in zip(arms, restless, strict=True) if count}
+    found = []
+    if spreads:
+        found.append(f"times vary (CoV) by more than {bound:.1%}: {_listed(spreads, '{:.0%}')}")
+    if counts:
+        found.append(f"fewer than {_FEW_RUNS} runs: {_listed(counts, '{}')}")
+    if rounds:
         found.append(
-            f"`{name}` is bound by its launches: the GPU works {latency.device_ms:.3f} of {latency.median_ms:.3f} ms"
+            f"not stable after warming up: {_listed(rounds, '{} of ' + str(settings['rounds']) + ' rounds')}"
         )
+    for name, arm in arms.items():
+        if arm.device_ms is not None and arm.device_ms < _ENQUEUE_SHARE * arm.median_ms:
+            found.append(
+                f"`{name}` is bound by its launches: the GPU works {arm.device_ms:.3f} of {arm.median_ms:.3f} ms"
+            )
     return found
+
+
+def _listed(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"`{name}` {form.format(value)}" for name, value in values.items())
 
 
 def subnormal_warnings(networks: Mapping[str, onnx.ModelProto]) -> list[str]:

@@ -108,7 +108,7 @@ class RunSummary:
         cells = {name: (self._title(name), *_cost_cells(cost)) for name, cost in costs.items()}
         if not self.latency:
             return [*_aligned([heading, *cells.values()], left=(0,)), ""] if cells else []
-        speed = ("ms", "p95", "speed-up (95 % interval)", "memory (MB)", "of peak")
+        speed = ("ms", "p95", "speed-up (95 % interval)", "memory (MB)", "of GEMM")
         lines = []
         for threads, report in self.latency.items():
             noise, settings = report["noise_floor"], report["settings"]

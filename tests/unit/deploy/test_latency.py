@@ -174,7 +174,7 @@ def test_an_open_size_must_be_given(networks, tmp_path):
     with pytest.raises(ValueError) as caught:
         measure_latency(arms, baseline="open")
     assert str(caught.value) == (
-        "Expected `input_shape`, as `open` leaves its size open (0 in (3, 0, 48)), but got None."
+        "Expected `input_shape`, as `open` takes images of any size (3x?x48), but got None."
     )
 
 

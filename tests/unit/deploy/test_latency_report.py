@@ -55,7 +55,7 @@ def test_it_prints_a_table_in_which_noise_is_no_speed_up():
     assert lines[0] == "Latency with provider cpu, 2 threads, batch 1, 3x96x128, 2 rounds"
     assert [" | ".join(re.split(r"  +", line)) for line in lines[1:5]] == [
         "network | median ms | p90 | p95 | p99 | CoV | speed-up over dense (95 % interval) | load ms | first ms | "
-        "memory MB | file MB | M MACs | of peak",
+        "memory MB | file MB | M MACs | of GEMM",
         "dense | 8.500 | 9.500 | 9.750 | 9.950 | 12% | baseline | 1 | 2.0 | 3 | 1.50 | 2.0 | 25%",
         "truncated | 8.500 | 9.000 | 9.000 | 9.000 | 9% | not distinguishable [0.970, 1.100] | 1 | 2.0 | 3 | 1.50 | "
         "2.0 | 25%",

@@ -70,22 +70,23 @@ def test_more_threads_than_cores():
 
 
 def test_a_steady_arm_is_not_warned_of():
-    assert arm_warnings("dense", arm([1.0, 1.01] * 50), 0, SETTINGS) == []
+    assert arm_warnings({"dense": arm([1.0, 1.01] * 50)}, [0], SETTINGS) == []
 
 
 def test_spread_few_runs_and_restlessness():
-    assert arm_warnings("dense", arm([1.0, 1.5] * 20), 2, SETTINGS) == [
-        "times of `dense` vary by 20% (CoV), more than 5.0%",
-        "`dense` ran only 40 times, fewer than 100",
-        "`dense` was not stable after warming up in 2 of 5 rounds",
+    arms = {"dense": arm([1.0, 1.5] * 20), "small": arm([1.0, 1.3] * 60), "steady": arm([1.0] * 100)}
+    assert arm_warnings(arms, [2, 0, 0], SETTINGS) == [
+        "times vary (CoV) by more than 5.0%: `dense` 20%, `small` 13%",
+        "fewer than 100 runs: `dense` 40",
+        "not stable after warming up: `dense` 2 of 5 rounds",
     ]
 
 
 def test_a_gpu_is_to_be_steadier():
     times = [1.0, 1.07] * 50
-    assert arm_warnings("dense", arm(times), 0, SETTINGS) == []
-    assert arm_warnings("dense", arm(times), 0, {**SETTINGS, "provider": "cuda"}) == [
-        "times of `dense` vary by 3% (CoV), more than 2.5%"
+    assert arm_warnings({"dense": arm(times)}, [0], SETTINGS) == []
+    assert arm_warnings({"dense": arm(times)}, [0], {**SETTINGS, "provider": "cuda"}) == [
+        "times vary (CoV) by more than 2.5%: `dense` 3%"
     ]
 
 
@@ -102,8 +103,8 @@ def test_subnormal_weights(tmp_path):
 def test_a_gpu_that_waits_for_its_host():
     times = [1.0, 1.01] * 50
     settings = {**SETTINGS, "provider": "cuda"}
-    assert arm_warnings("dense", arm(times, device_ms=0.9), 0, settings) == []
-    assert arm_warnings("dense", arm(times, device_ms=0.5), 0, settings) == [
+    assert arm_warnings({"dense": arm(times, device_ms=0.9)}, [0], settings) == []
+    assert arm_warnings({"dense": arm(times, device_ms=0.5)}, [0], settings) == [
         "`dense` is bound by its launches: the GPU works 0.500 of 1.000 ms"
     ]
 

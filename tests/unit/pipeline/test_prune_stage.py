@@ -210,7 +210,9 @@ def test_a_latency_is_approached_round_by_round_by_the_same_factor(copy, monkeyp
     monkeypatch.setattr(Clock, "asked", [], raising=False)
     monkeypatch.setattr(prune_rounds, "NetworkGauge", Clock)
     monkeypatch.setattr(prune_rounds, "prune", cut)
-    change = "prune={latency_ms: 4, macs: null, rounds: 2, threads: 2, recalibrate_batches: 0, pruned_only: false}"
+    change = (
+        "prune={latency_ms: 4, macs: null, rounds: 2, threads: 2, recalibrate_batches: 0, pruned_only: false}"
+    )
     _, texts = go(copy, change)
 
     assert asked == [(8.0, 2, None), (4.0, 2, None)]

@@ -45,7 +45,7 @@ def test_it_is_measured_beside_the_others(finished):
     assert report.arms["dense"].times_ms is not None
     text = str(summary)
     assert "truncated only" in text
-    assert "of peak" in text
+    assert "of GEMM" in text
     assert summary.to_dict()["delta_m"] == summary.gains["rewired"].value
 
 
