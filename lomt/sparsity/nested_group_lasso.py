@@ -6,17 +6,16 @@ one inner group :math:`w_{tc}` of ``width`` entries for each channel. The penalt
 .. math:: \Omega(W) = \sum_t \Big( a \lVert W_t \rVert_2 + b \sum_c \lVert w_{tc} \rVert_2 \Big).
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lomt.sparsity.prox import group_weight
+from lomt.sparsity.proximal_penalty import ProximalPenalty
 
 __all__ = ["NestedGroupLasso", "nested_soft_threshold"]
 
@@ -62,7 +61,7 @@ def _shrunk(weight: Tensor, threshold: float, dims: tuple[int, ...]) -> Tensor:
     return weight * torch.where(is_alive, 1 - threshold / torch.where(is_alive, norms, 1), 0)
 
 
-class NestedGroupLasso:
+class NestedGroupLasso(ProximalPenalty):
     r"""Take a proximal step of the nested penalty after every optimizer step.
 
     With learning rate :math:`\eta` the thresholds of a weight with cost factor :math:`k` are
@@ -92,66 +91,45 @@ class NestedGroupLasso:
     ) -> None:
         if not weights:
             raise ValueError("Expected `weights` to name at least one parameter, but got none.")
+        super().__init__(lambda_, "euclidean")
         self._weights, self._factors = dict(weights), dict(factors)
-        self.lambda_ = lambda_
         self.steps = 0
         self.last_alive: dict[str, Tensor] = {
             name: torch.zeros(len(weight), dtype=torch.long, device=weight.device)
             for name, weight in self._weights.items()
         }
-        self._handle: RemovableHandle | None = None
 
-    @property
-    def lambda_(self) -> float:
-        """Strength of the penalty."""
-        return self._lambda
-
-    @lambda_.setter
-    def lambda_(self, value: float) -> None:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"Expected `lambda_` to be finite and at least 0, but got {value}.")
-        self._lambda = float(value)
-
-    def attach(self, optimizer: Any) -> None:
-        """Follow each of the optimizer's steps from now on.
-
-        Args:
-            optimizer: A torch optimizer that holds all the weights.
-
-        Raises:
-            ValueError: If it does not.
-        """
-        known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        missing = [name for name, weight in self._weights.items() if id(weight) not in known]
-        if missing:
-            raise ValueError(
-                f"Expected `optimizer` to hold every weight, but got one without `{missing[0]}`. "
-                "Give it these parameters."
-            )
-        if self._handle is not None:
-            self._handle.remove()
-        self._handle = optimizer.register_step_post_hook(self._after_step)
+    @torch.no_grad()
+    def penalty(self) -> Float[Tensor, ""]:
+        """Return lambda times the penalty, cost factors included, for logs; it has no gradient."""
+        terms = []
+        for name, weight in self._weights.items():
+            values, (_, width, channels) = weight.double(), weight.shape
+            inner = group_weight(width) * torch.linalg.vector_norm(values, dim=1).sum()
+            outer = group_weight(width * channels) * torch.linalg.vector_norm(values, dim=(1, 2)).sum()
+            terms.append(self._factors[name] * (inner + outer))
+        return self.lambda_ * torch.stack(terms).sum()
 
     @torch.no_grad()
     def alive(self) -> dict[str, Float[Tensor, " groups"]]:
         """Return by weight the share of its channels that is not zero, 0 to 1, for each outer group."""
         return {name: (weight != 0).any(1).float().mean(1) for name, weight in self._weights.items()}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: when each group was last alive, lambda and the count of steps."""
-        return dict(self.last_alive), {"lambda": self.lambda_, "steps": self.steps}
+        return {"last_alive": dict(self.last_alive), "lambda_": self.lambda_, "steps": self.steps}
 
-    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Take over what `state` gave."""
-        for name, values in tensors.items():
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        for name, values in state["last_alive"].items():
             self.last_alive[name].copy_(values)
-        self.lambda_, self.steps = facts["lambda"], facts["steps"]
+        self.lambda_, self.steps = state["lambda_"], state["steps"]
+
+    def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return self._weights.items()
 
     @torch.no_grad()
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        found_inf = getattr(optimizer, "found_inf", None)  # set where a gradient scaler skips the step
-        if found_inf is not None and bool(found_inf):
-            return
+    def _shrink(self, optimizer: Optimizer) -> None:
         self.steps += 1
         rates = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
         for name, weight in self._weights.items():

@@ -71,11 +71,12 @@ class FeatureSelectionPath:
 
     def state(self) -> TrainingState:
         """Return what a checkpoint must hold."""
-        return TrainingState(*self.lasso.state())
+        state = self.lasso.state_dict()
+        return TrainingState(state.pop("last_alive"), state)
 
     def restore(self, state: TrainingState) -> None:
         """Take up a state again."""
-        self.lasso.restore(state.tensors, state.facts)
+        self.lasso.load_state_dict({**state.facts, "last_alive": state.tensors})
 
     def _by_task(self, alive: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         return {

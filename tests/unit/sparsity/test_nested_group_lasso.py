@@ -88,8 +88,38 @@ def test_it_notes_when_each_group_was_last_alive():
 
 def test_weight_outside_the_optimizer_is_named():
     lasso = NestedGroupLasso({"layer": nn.Parameter(torch.ones(1, 1, 1))}, {"layer": 1.0}, lambda_=1.0)
-    with pytest.raises(ValueError, match="to hold every weight, but got one without `layer`"):
+    with pytest.raises(
+        ValueError, match="to hold every parameter of the groups, but got one without `layer`"
+    ):
         lasso.attach(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0))
+
+
+def test_the_proximal_step_minimises_its_penalty():
+    torch.manual_seed(0)
+    start = torch.randn(2, 3, 4, dtype=torch.float64)
+    weight = nn.Parameter(start.clone())
+    lasso = NestedGroupLasso({"layer": weight}, {"layer": 0.7}, lambda_=0.3)
+
+    def objective(values):
+        weight.data.copy_(values)
+        return 0.5 * (values - start).square().sum() + 0.1 * lasso.penalty()
+
+    strength = 0.1 * 0.3 * 0.7
+    best = nested_soft_threshold(start, strength * 3**0.5, strength * 12**0.5)
+    least = objective(best)
+    for _ in range(50):
+        assert objective(best + 1e-3 * torch.randn_like(best)) > least
+
+
+def test_state_is_taken_over():
+    weight = nn.Parameter(torch.ones(2, 3, 4))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    lasso = NestedGroupLasso({"layer": weight}, {"layer": 1.0}, lambda_=0.2)
+    lasso.step(optimizer)
+    other = NestedGroupLasso({"layer": weight}, {"layer": 1.0}, lambda_=0.1)
+    other.load_state_dict(lasso.state_dict())
+    assert (other.lambda_, other.steps) == (0.2, 1)
+    assert other.last_alive["layer"].tolist() == [1, 1]
 
 
 def test_nothing_to_shrink_is_refused():
