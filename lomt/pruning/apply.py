@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lomt.errors import ArtifactError
+from lomt.module_modes import modes_kept
 from lomt.pruning.plan import PruningPlan, Replacement
 from lomt.pruning.replacements import build_replacement
 from lomt.structure import FreeSize, Resolved, copy_model, free_sizes, named_tensors, source_checksum
@@ -81,7 +82,8 @@ def shrink(model: nn.Module, resolved: Resolved) -> None:
         _free(model, own)
     for part in model.modules():
         _refresh(part)
-    _forget_caches(model)
+    with modes_kept(model):  # caches are of the old sizes
+        pass
 
 
 def freed_sizes(model: nn.Module, resolved: Resolved) -> tuple[Replacement, ...]:
@@ -263,11 +265,3 @@ def _refresh(module: nn.Module) -> None:
     for kind, refresh in _REFRESHERS.items():
         if isinstance(module, kind):
             refresh(module)
-
-
-def _forget_caches(model: nn.Module) -> None:
-    """Some models keep tensors made in eval mode until they are put into train mode."""
-    flags = {module: module.training for module in model.modules()}
-    model.train()
-    for module, flag in flags.items():
-        module.training = flag

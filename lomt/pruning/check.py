@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from lomt.module_modes import modes_kept
 from lomt.pruning.apply import shrink, slice_tensor
 from lomt.pruning.fixed_counts import FixedCounts
 from lomt.pruning.masked_weights import MaskedWeights
@@ -113,7 +114,7 @@ def _attempt(
     seed: int,
     tolerance: float,
 ) -> Attempt:
-    smaller = _eval(copy_model(model, share_parameters=True))
+    smaller = copy_model(model, share_parameters=True)
     stand_ins = _alive(model, seed)
     expected, counts = _masked(smaller, inputs, structure, keep, stand_ins)
     if not all(bool(torch.isfinite(value).all()) for value in expected.values()):
@@ -128,9 +129,6 @@ def _attempt(
         text = str(error).strip().splitlines()
         reason = f"breaks the forward pass: {type(error).__name__}: {text[0] if text else ''}"
         return Attempt(Problem(reason, _innermost(error, names)), smaller)
-    smaller.train()  # drops what was cached meanwhile
-    for own, given in zip(smaller.modules(), model.modules(), strict=True):
-        own.training = given.training
     return Attempt(_difference(expected, found, tolerance), smaller)
 
 
@@ -169,7 +167,6 @@ def _masked(
     counting = FixedCounts()
     with MaskedWeights(stand_ins, removed):
         outputs = _run(model, inputs, counting)
-    _eval(model)  # drops what was cached meanwhile
     return outputs, counting.counts
 
 
@@ -308,13 +305,9 @@ class _Proof:
         return {**failed, **self._search(waiting[:middle]), **self._search(waiting[middle:])}
 
 
-def _eval(model: nn.Module) -> nn.Module:
-    model.train()
-    return model.eval()
-
-
 def _run(model: nn.Module, inputs: Inputs, counts: FixedCounts) -> dict[str, Tensor]:
-    with torch.no_grad(), counts:
+    with torch.no_grad(), counts, modes_kept(model):
+        model.train().eval()  # drops what an earlier run has cached
         return named_outputs(run_model(model, inputs))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from lomt.module_modes import modes_kept
 from lomt.pruning.apply import apply_plan, freed_sizes, unshare
 from lomt.pruning.budget import choose_channels, count_channels
 from lomt.pruning.check import attempt, prove
@@ -361,13 +362,8 @@ def _has_zero_layer(model: nn.Module) -> bool:
 
 def _output_change(before: Mapping[str, Tensor], after: nn.Module, inputs: Inputs) -> dict[str, float]:
     """Largest change of every output, relative to its largest value, in eval mode."""
-    flags = {module: module.training for module in after.modules()}
-    try:
-        with torch.no_grad():
-            found = named_outputs(run_model(after.eval(), inputs))
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+    with modes_kept(after), torch.no_grad():
+        found = named_outputs(run_model(after.eval(), inputs))
     changes = {}
     for name, value in before.items():
         if value.is_floating_point() and value.numel():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lomt.errors import ScoreError
+from lomt.module_modes import modes_kept
 
 __all__ = ["LossValue", "Losses", "loss_gradients", "task_losses", "total_loss"]
 
@@ -100,17 +101,13 @@ def _each(losses: Losses, model: nn.Module) -> Iterator[LossValue]:
 
 @contextmanager
 def _left_as_it_was(model: nn.Module, parameters: Iterable[Tensor]) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
     try:
         for parameter in frozen:
             parameter.requires_grad_(True)
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), modes_kept(model):
             yield
     finally:
-        model.train()
-        for module, mode in modes:
-            module.training = mode
         for parameter in frozen:
             parameter.requires_grad_(False)
 

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lomt.module_modes import modes_kept
+
 __all__ = ["recalibrate_batch_norm"]
 
 
@@ -51,16 +53,16 @@ def _has_statistics(module: nn.Module) -> bool:
 @contextmanager
 def _collecting(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
     """Let norms average from scratch, all else in evaluation mode; what fails leaves the old statistics."""
-    modes = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     before = {name: buffer.clone() for norm in norms for name, buffer in _named(norm)}
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = None  # type: ignore[assignment]  # the plain mean over all batches
-        norm.reset_running_stats()  # type: ignore[operator]
     try:
-        yield
+        with modes_kept(model):
+            model.eval()
+            for norm in norms:
+                norm.train()
+                norm.momentum = None  # type: ignore[assignment]  # the plain mean over all batches
+                norm.reset_running_stats()  # type: ignore[operator]
+            yield
     except BaseException:
         for norm in norms:
             for name, buffer in _named(norm):
@@ -69,8 +71,6 @@ def _collecting(model: nn.Module, norms: list[nn.Module]) -> Iterator[None]:
     finally:
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _named(norm: nn.Module) -> Iterator[tuple[tuple[int, str], Tensor]]:
