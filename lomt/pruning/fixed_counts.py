@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from lomt.structure import OperationWatch
 from lomt.structure.operations import arguments_by_name
 
 __all__ = ["FixedCounts"]
 
 
-class FixedCounts(TorchDispatchMode):
+class FixedCounts(OperationWatch):
     """Counts what statistics are taken over, or makes them divide by given counts.
 
     Args:
@@ -24,18 +24,7 @@ class FixedCounts(TorchDispatchMode):
         self._given = iter(counts) if counts is not None else None
         self.counts: list[float] = []
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch loads its compiler on the first operation, which takes seconds
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
+    def carry_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         statistic = _STATISTICS.get(func.overloadpacket.__name__)
         size = None if statistic is None else _over(func, args, kwargs)
         if statistic is None or size is None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from lomt.pruning.constant_rules import (
@@ -20,7 +19,7 @@ from lomt.pruning.constant_rules import (
     operation_name,
 )
 from lomt.pruning.data_flow import Flow, ModuleCall, Operation
-from lomt.structure import Inputs, named_outputs, named_tensors, run_model
+from lomt.structure import Inputs, OperationWatch, named_outputs, named_tensors, run_model
 from lomt.structure.operations import tensors_in
 
 __all__ = ["record_flow"]
@@ -55,7 +54,7 @@ class _Cell:
     is_kept: bool = False
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(OperationWatch):
     def __init__(self, model: nn.Module, inputs: Inputs) -> None:
         super().__init__()
         self.flow = Flow([Operation("inputs", (), (), (), is_live=True, is_dead=False, is_even=False)])
@@ -77,18 +76,7 @@ class _Recorder(TorchDispatchMode):
             known = self._cells[tensor] = _Cell()
         return known
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch loads its compiler on the first operation, which takes seconds
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
+    def carry_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_paused:
             return func(*args, **kwargs)
         given = {

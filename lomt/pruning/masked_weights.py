@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from lomt.structure import OperationWatch
 
 __all__ = ["MaskedWeights"]
 
@@ -14,7 +15,7 @@ _CONVOLUTION = torch.ops.aten.convolution.default
 _CHANNELS = ({0}, {1}, {0, 1})
 
 
-class MaskedWeights(TorchDispatchMode):
+class MaskedWeights(OperationWatch):
     """Gives every operation that reads a weight its stand-in, with slices at zero.
 
     Args:
@@ -26,23 +27,13 @@ class MaskedWeights(TorchDispatchMode):
         super().__init__()
         self._stand_ins, self._removed = stand_ins, removed
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch loads its compiler on the first operation, which takes seconds
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def carry_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func is _CONVOLUTION:
             features, weight, bias, stride, padding, dilation, is_transposed, output_padding, groups = args
             if self._removed.get(id(weight), {}).keys() in _CHANNELS and groups == 1 and not is_transposed:
                 settings = (stride, padding, dilation, is_transposed, output_padding, groups)
                 return self._convolution(features, weight, self._read(bias), settings)
-        return func(*self._read(args), **self._read(dict(kwargs or {})))
+        return func(*self._read(args), **self._read(kwargs))
 
     def _read(self, value: Any) -> Any:
         if isinstance(value, list | tuple):

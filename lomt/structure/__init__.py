@@ -23,6 +23,7 @@ from lomt.structure.coupled_channels import (
 )
 from lomt.structure.free_sizes import FreeSize, free_sizes, source_checksum
 from lomt.structure.model_copy import copy_model
+from lomt.structure.operation_watch import OperationWatch
 from lomt.structure.trace import Inputs, TraceError, named_outputs, named_tensors, run_model
 from lomt.structure.unread import unread
 
@@ -34,6 +35,7 @@ __all__ = [
     "Inputs",
     "Keep",
     "LayerGroups",
+    "OperationWatch",
     "Resolved",
     "Role",
     "Structure",

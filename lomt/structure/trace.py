@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as module_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lomt.errors import LomtError
+from lomt.structure.operation_watch import OperationWatch
 from lomt.structure.operations import Call, arguments_by_name, follow, tensors_in
 from lomt.structure.recording import Memory, Recording
 from lomt.structure.sizes import SizeWatch, watched_sizes
@@ -115,23 +115,12 @@ def _outputs(model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
         ) from error
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(OperationWatch):
     def __init__(self, recording: Recording) -> None:
         super().__init__()
         self._recording = recording
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch loads its compiler on the first operation, which takes seconds
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
+    def carry_out(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = func(*args, **kwargs)
         arguments = arguments_by_name(func, args, kwargs)
         follow(Call(self._recording, func, arguments, result, self._memory(func, arguments)))
