@@ -158,7 +158,7 @@ def test_a_task_that_training_leaves_out_has_no_data_map(tmp_path, with_classes)
     train = {
         **with_classes["train"],
         "weighting": "switch",
-        "weighting_options": {"share": 0.5, "step": 1},
+        "weighting_options": {"share": 0.5},
     }
     changes = {"target": "edges", "train": train, "group": {"method": "data_maps", "groups": 2}}
     recipe = parse_recipe({**with_classes, **changes}, check_names=False)
