@@ -102,7 +102,9 @@ class GroupSettings(Settings):
         default=4.0, description="Of the Gumbel-softmax, constant; the paper takes 2.5 on CelebA (dmtg)."
     )
     hard: bool = Field(
-        default=False, description="Give each task to one network at every step, not to all in part (dmtg)."
+        default=False,
+        description="Give each task to one network at every step, not to all in part; settles earlier, and sooner "
+        "wrongly (dmtg).",
     )
     entropy: NonNegative = Field(
         default=0.0,

@@ -70,13 +70,16 @@ class GroupWeighting(Weighting):
         weights: :math:`w_t` by task name.
         groups: :math:`k`, at least 1.
         temperature: :math:`\tau > 0`.
-        hard: Whether each step gives each task to one network, with the soft gradient (straight through).
+        hard: Whether each step gives each task to one network, with the soft gradient (straight through). Soft shares
+            train all networks for all tasks at first; hard ones settle earlier, and sooner wrongly.
         entropy: :math:`\beta \ge 0`.
         seed: Of the first logits and of the noise.
 
     Raises:
         ValueError: If a number is out of its range.
     """
+
+    _weights: Tensor
 
     def __init__(
         self,
@@ -95,7 +98,8 @@ class GroupWeighting(Weighting):
             raise ValueError(f"Expected `temperature` to be above 0, but got {temperature}.")
         if not entropy >= 0:
             raise ValueError(f"Expected `entropy` to be at least 0, but got {entropy}.")
-        self._tasks, self._weights = tuple(weights), torch.tensor(list(weights.values()))
+        self._tasks = tuple(weights)
+        self.register_buffer("_weights", torch.tensor(list(weights.values()))[:, None], persistent=False)
         self._temperature, self._hard, self._entropy, self._seed = temperature, hard, entropy, seed
         shape = (len(self._tasks), groups)
         first = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
@@ -114,7 +118,7 @@ class GroupWeighting(Weighting):
 
     def coefficients(self) -> dict[str, Tensor]:
         """Return :math:`w_t G_{tj}`."""
-        shares = self._shares().detach() * self._weights.to(self.logits)[:, None]
+        shares = self._shares().detach() * self._weights
         return {
             in_group(task, group): share
             for task, row in zip(self._tasks, shares, strict=True)
@@ -128,7 +132,7 @@ class GroupWeighting(Weighting):
             [losses[in_group(task, group)].detach().to(logits) for group in range(logits.shape[1])]
             for task in self._tasks
         ]
-        table = torch.stack([torch.stack(row) for row in rows]) * self._weights.to(logits)[:, None]
+        table = torch.stack([torch.stack(row) for row in rows]) * self._weights
         with torch.enable_grad():
             total = (self._shares() * table).sum()
             if self._entropy:
