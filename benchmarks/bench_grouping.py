@@ -166,8 +166,8 @@ def affinity(recipe: Recipe, tiny: bool) -> dict[str, Any]:
         settings = recipe.group
         forward_backward = settings.samples * (1 + 2 * len(names))
         evaluations = settings.held_out * len(subsets_for(names)) if settings.evaluate == "lifted" else 0
-        estimated = found.affinity
-        assert estimated is not None
+        estimated = found.evidence
+        assert isinstance(estimated, Affinity)
         losses = {
             what: _losses_of_pairs(names, content["subsets"])
             for what, content in (("estimated", stored), ("true", true.facts))

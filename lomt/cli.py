@@ -181,7 +181,11 @@ def group(
     ] = None,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Find which tasks share a network: affinities, heat map, groups and a recipe for each group."""
+    """Find which tasks share a network: affinities or memberships, heat map, groups and a recipe for each group.
+
+    Methods (--set group.method=...): gradtag, lookahead, cosine, dmtg, data_maps; affinities are clustered by sdp,
+    spectral or tag (--set group.clustering=...).
+    """
     _run(recipe, overrides, out, verbose, verb="group", groups=groups)
 
 

@@ -1,7 +1,7 @@
 """From an affinity matrix to groups of tasks that share a network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from lomt.errors import LomtError, UnknownNameError
+from lomt.grouping.k_means import k_means
+from lomt.grouping.network_selection import select_networks
 
 __all__ = ["CLUSTERINGS", "Grouping", "average_density", "cluster", "round_solution", "solve_sdp"]
 
@@ -25,18 +27,27 @@ class Grouping:
     """Which tasks go together.
 
     Args:
-        groups: Names of tasks; every task is in one group.
+        groups: Names of tasks; every task is in one group, whose network serves it.
         method: How they were found.
         facts: Plain JSON values: the solver, its status, what was asked for.
+        helpers: For every group the tasks that its network is trained on as well, while another one serves them;
+            empty where there are none at all.
     """
 
     groups: tuple[tuple[str, ...], ...]
     method: str
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    helpers: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def networks(self) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
+        """Of every network the tasks it serves and its helpers."""
+        return tuple(zip(self.groups, self.helpers or ((),) * len(self.groups), strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"method": self.method, **self.facts, "groups": [list(group) for group in self.groups]}
+        groups, helpers = ([list(own) for own in part] for part in (self.groups, self.helpers))
+        return {"method": self.method, **self.facts, "groups": groups, "helpers": helpers}
 
 
 def cluster(
@@ -48,28 +59,35 @@ def cluster(
     method: str = "auto",
     standardise: bool = False,
     seed: int = 0,
+    helpers: bool = True,
+    alone: Float64[Tensor, " tasks"] | None = None,
 ) -> Grouping:
     """Group tasks so that affinity within groups is high.
 
     Args:
         tasks: Names, in the order of rows.
-        affinity: Larger is better; the mean of both directions is taken.
-        groups: How many; exact for the spectral method, the relaxation's trace for the SDP, whose rounding may find
-            another number and then says so.
+        affinity: Larger is better; the mean of both directions is taken, except by ``"tag"``.
+        groups: How many; exact for the spectral method, the most for ``"tag"``, the relaxation's trace for the SDP,
+            whose rounding may find another number and then says so.
         penalty: In place of ``groups``: what every group more has to gain in average density (SDP).
-        method: A key of `CLUSTERINGS`, or ``"auto"``: the SDP up to 200 tasks, spectral beyond.
+        method: A key of `CLUSTERINGS`, ``"tag"`` for `select_networks`, or ``"auto"``: the SDP up to 200 tasks,
+            spectral beyond.
         standardise: Whether each row is first reduced to mean 0 and standard deviation 1.
         seed: Of the spectral method's start.
+        helpers: Whether a network may be trained on tasks that another one serves (``"tag"``).
+        alone: What a task by itself gains, in the unit of ``affinity``; without it no network has one task
+            (``"tag"``).
 
     Raises:
         UnknownNameError: If there is no such method.
-        ValueError: If not just one of ``groups`` and ``penalty`` is given, or ``groups`` does not fit the tasks.
+        ValueError: If not just one of ``groups`` and ``penalty`` is given, ``groups`` does not fit the tasks, or
+            there are too many tasks for ``"tag"``.
         LomtError: If the solver does not find the optimum.
     """
     if method == "auto":
         method = "sdp" if len(tasks) <= LARGEST_FOR_SDP else "spectral"
-    if method not in CLUSTERINGS:
-        raise UnknownNameError("clustering", method, CLUSTERINGS)
+    if method not in (*CLUSTERINGS, "tag"):
+        raise UnknownNameError("clustering", method, (*CLUSTERINGS, "tag"))
     if (groups is None) == (penalty is None):
         raise ValueError(f"Expected just one of `groups` and `penalty`, but got {groups} and {penalty}.")
     if groups is not None and not 1 <= groups <= len(tasks):
@@ -78,8 +96,11 @@ def cluster(
         )
     matrix = affinity.double()
     if standardise:
-        spread = matrix.std(1, keepdim=True).clamp_min(1e-12)
-        matrix = (matrix - matrix.mean(1, keepdim=True)) / spread
+        means, spreads = matrix.mean(1, keepdim=True), matrix.std(1, keepdim=True).clamp_min(1e-12)
+        matrix = (matrix - means) / spreads
+        alone = None if alone is None else (alone - means[:, 0]) / spreads[:, 0]
+    if method == "tag":
+        return _tag(tasks, matrix, groups, alone, helpers)
     matrix = (matrix + matrix.T) / 2
     labels, facts = CLUSTERINGS[method](matrix, groups, penalty, seed)
     found: dict[int, list[str]] = {}
@@ -167,6 +188,19 @@ def round_solution(solution: Float64[Tensor, "tasks tasks"]) -> Int64[Tensor, " 
     return labels
 
 
+def _tag(
+    tasks: Sequence[str], matrix: Tensor, groups: int | None, alone: Tensor | None, helpers: bool
+) -> Grouping:
+    if groups is None:
+        raise ValueError("Expected `groups` to be given for TAG's selection, but got only `penalty`.")
+    found = select_networks(matrix, groups, alone=alone, helpers=helpers)
+    served, helping = (
+        tuple(tuple(tasks[index] for index in own) for own in part) for part in (found.served, found.helpers)
+    )
+    facts = {"asked_groups": groups, "total": found.total, "status": "optimal"}
+    return Grouping(served, "tag", facts, helping if any(helping) else ())
+
+
 def _sdp(
     matrix: Tensor, groups: int | None, penalty: float | None, seed: int
 ) -> tuple[Tensor, dict[str, Any]]:
@@ -191,36 +225,7 @@ def _spectral(
     degrees = similarity.sum(1).clamp_min(1e-12).rsqrt()
     vectors = torch.linalg.eigh(degrees[:, None] * similarity * degrees)[1][:, -groups:]
     rows = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return _k_means(rows, groups, seed), {"solver": "eigenvectors and k-means", "status": "optimal"}
-
-
-def _k_means(rows: Tensor, count: int, seed: int, restarts: int = 10) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    best, best_cost = torch.zeros(len(rows), dtype=torch.long), float("inf")
-    for _ in range(restarts):
-        centres = _far_apart(rows, count, generator)
-        for _ in range(100):
-            labels = torch.cdist(rows, centres).argmin(1)
-            moved = torch.stack(
-                [rows[labels == k].mean(0) if bool((labels == k).any()) else centres[k] for k in range(count)]
-            )
-            if torch.equal(moved, centres):
-                break
-            centres = moved
-        cost = float(torch.cdist(rows, centres).amin(1).square().sum())
-        if cost < best_cost:
-            best, best_cost = labels, cost
-    return best
-
-
-def _far_apart(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Choose starting centres, each likelier the farther it is from those before (k-means++)."""
-    chosen = [int(torch.randint(len(rows), (1,), generator=generator))]
-    while len(chosen) < count:
-        distances = torch.cdist(rows, rows[chosen]).amin(1).square()
-        weights = distances if float(distances.sum()) > 0 else torch.ones_like(distances)
-        chosen.append(int(torch.multinomial(weights, 1, generator=generator)))
-    return rows[chosen]
+    return k_means(rows, groups, seed)[0], {"solver": "eigenvectors and k-means", "status": "optimal"}
 
 
 CLUSTERINGS: Mapping[

@@ -1,15 +1,19 @@
-"""The affinity matrix as a picture."""
+"""Affinity and membership matrices as pictures."""
 
 import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from lomt.atomic_file import write_atomically
 from lomt.errors import LomtError
 from lomt.grouping.affinity import Affinity
+from lomt.grouping.membership import Membership
 
-__all__ = ["write_heat_map"]
+__all__ = ["write_heat_map", "write_membership_map"]
 
 _MOST_NUMBERS, _MOST_NAMES = 14, 60
 
@@ -28,57 +32,93 @@ def write_heat_map(path: Path, affinity: Affinity, groups: Sequence[Sequence[str
     Raises:
         LomtError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Rectangle
-    except ImportError as error:
-        raise LomtError(
-            "Expected matplotlib to be installed, because affinities are drawn. "
-            "Install it with `pip install lomt[grouping]`, or set `group.heat_map` to false."
-        ) from error
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     names = [task for group in groups for task in group]
     order = [affinity.tasks.index(name) for name in names]
     values = affinity.matrix[order][:, order]
-    count = len(names)
-    apart = values.clone().fill_diagonal_(0)
-    limit = float(apart.abs().max()) or 1.0
-    side = min(max(3.2, 0.55 * count + 1.8), 16.0)
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    image = axes.imshow(values.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
-    colours = figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
+    limit = float(values.clone().fill_diagonal_(0).abs().max()) or 1.0
+    axes, image = _draw(values, cmap="RdBu", vmin=-limit, vmax=limit)
+    colours = axes.figure.colorbar(image, ax=axes, shrink=0.8, extend="both")
     colours.set_label("gain of the row's task" if affinity.method != "cosine" else "cosine of gradients")
     axes.set_title(f"Affinity by {affinity.method}; frames are groups")
     axes.set_xlabel("trained with")
-    if count <= _MOST_NAMES:
-        axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(count), names)
+    _name(axes, columns=names, rows=names)
     first = 0
     for group in groups:
-        size = len(group)
-        frame = Rectangle(
-            (first - 0.5, first - 0.5), size, size, fill=False, linewidth=2.5, edgecolor="black"
-        )
-        frame.set_clip_on(False)
-        axes.add_patch(frame)
-        first += size
-    if count <= _MOST_NUMBERS:
-        for row in range(count):
-            for column in range(count):
-                value = float(values[row, column])
-                dark = abs(value) > 0.6 * limit
-                axes.text(
-                    column,
-                    row,
-                    f"{value:.2g}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color="white" if dark else "black",
-                )
+        _frame(axes, first, first, len(group), len(group))
+        first += len(group)
+    _write_numbers(axes, values, dark=values.abs() > 0.6 * limit)
+    _save(path, axes)
+
+
+def write_membership_map(path: Path, membership: Membership) -> None:
+    """Write a PNG of the matrix, tasks in the order of their groups, a frame where each belongs most.
+
+    Args:
+        path: Of the PNG.
+        membership: What to draw.
+
+    Raises:
+        LomtError: If matplotlib is not installed.
+    """
+    grouping = membership.grouping
+    names = [task for group in grouping.groups for task in group]
+    values = membership.matrix[[membership.tasks.index(name) for name in names]]
+    axes, image = _draw(values, cmap="Blues", vmin=0, vmax=1)
+    axes.figure.colorbar(image, ax=axes, shrink=0.8).set_label("membership")
+    axes.set_title(f"Membership by {membership.method}")
+    axes.set_xlabel("group")
+    _name(axes, columns=[str(group + 1) for group in range(values.shape[1])], rows=names)
+    first = 0
+    for group, column in zip(grouping.groups, grouping.facts["columns"], strict=True):
+        _frame(axes, column, first, 1, len(group))
+        first += len(group)
+    _write_numbers(axes, values, dark=values > 0.6)
+    _save(path, axes)
+
+
+def _draw(values: Tensor, **colours: Any) -> tuple[Any, Any]:
+    """Return axes and image of a matrix, in a figure of a size for its numbers."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise LomtError(
+            "Expected matplotlib to be installed, because a heat map is drawn. "
+            "Install it with `pip install lomt[grouping]`, or set `group.heat_map` to false."
+        ) from error
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    height, width = (min(max(3.2, 0.55 * count + 1.8), 16.0) for count in values.shape)
+    figure = Figure(figsize=(width + 1.2, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    return axes, axes.imshow(values.numpy(), interpolation="nearest", **colours)
+
+
+def _name(axes: Any, *, columns: Sequence[str], rows: Sequence[str]) -> None:
+    if max(len(columns), len(rows)) <= _MOST_NAMES:
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+
+
+def _frame(axes: Any, column: int, row: int, width: int, height: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.5, row - 0.5)
+    frame = Rectangle(corner, width, height, fill=False, linewidth=2.5, edgecolor="black")
+    frame.set_clip_on(False)
+    axes.add_patch(frame)
+
+
+def _write_numbers(axes: Any, values: Tensor, dark: Tensor) -> None:
+    if max(values.shape) > _MOST_NUMBERS:
+        return
+    for row, entries in enumerate(values.tolist()):
+        for column, value in enumerate(entries):
+            colour = "white" if dark[row, column] else "black"
+            axes.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=8, color=colour)
+
+
+def _save(path: Path, axes: Any) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    axes.figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, lambda partial: partial.write_bytes(buffer.getvalue()))

@@ -30,6 +30,7 @@ from lomt.training import (
     evaluate,
     make_accelerator,
 )
+from lomt.training.weighting import Weighting
 
 __all__ = ["Context", "open_context", "provenance", "wait_for_all"]
 
@@ -108,6 +109,8 @@ class Context:
         seed: int | None = None,
         epochs: int | None = None,
         weights: Mapping[str, float] | None = None,
+        targets: Mapping[str, str] | None = None,
+        weighting: Weighting | None = None,
         regularizer: Regularizer | None = None,
         distillation: Distillation | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
@@ -128,8 +131,9 @@ class Context:
                 epochs=epochs,
                 target=self.recipe.target if self.recipe.target in tasks else None,
             ),
-            targets=self.parts.targets,
+            targets=self.parts.targets if targets is None else targets,
             weights=self.parts.weights if weights is None else weights,
+            weighting=weighting,
             validation=self.parts.loader("validation", settings, **place) if has_validation else None,
             regularizer=regularizer,
             distillation=distillation,

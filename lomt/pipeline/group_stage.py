@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from lomt.atomic_file import write_text_atomically
@@ -18,6 +17,7 @@ from lomt.grouping import (
     FitOptions,
     GradientTable,
     Grouping,
+    Membership,
     Reach,
     cluster,
     collect_gradients,
@@ -29,15 +29,20 @@ from lomt.grouping import (
     shared_parameters,
     subsets_for,
     write_heat_map,
+    write_membership_map,
 )
 from lomt.models import MultiTaskModel, load_model
 from lomt.pipeline.context import Context, open_context, wait_for_all
+from lomt.pipeline.group_recipes import network_text, write_recipes
+from lomt.pipeline.group_search import membership_by_data_maps, membership_by_search
 from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.train_stage import run_train
-from lomt.recipe import Recipe, parse_recipe
+from lomt.recipe import Recipe
 from lomt.training import AffinityProbe, BatchLosses, Progress, evaluate
 
 __all__ = ["GroupSummary", "group"]
+
+_SEARCHES = {"dmtg": membership_by_search, "data_maps": membership_by_data_maps}
 
 
 @dataclass(frozen=True)
@@ -45,22 +50,28 @@ class GroupSummary:
     """What `lomt group` found.
 
     Args:
-        affinity: Between the tasks; None where groups were given by hand.
-        groups: Names of tasks.
+        evidence: Between the tasks, or of tasks in groups; None where groups were given by hand.
+        grouping: Which tasks go together.
         recipes: One file a group.
         folder: Where the artefacts are.
     """
 
-    affinity: Affinity | None
-    groups: tuple[tuple[str, ...], ...]
+    evidence: Affinity | Membership | None
+    grouping: Grouping
     recipes: tuple[Path, ...]
     folder: str
 
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the tasks that each network serves."""
+        return self.grouping.groups
+
     def __str__(self) -> str:
         rows = [
-            f"{', '.join(own)}: lomt run {path}" for own, path in zip(self.groups, self.recipes, strict=True)
+            f"{network_text(*network)}: lomt run {path}"
+            for network, path in zip(self.grouping.networks, self.recipes, strict=True)
         ]
-        shown = [] if self.affinity is None else [str(self.affinity), ""]
+        shown = [] if self.evidence is None else [str(self.evidence), ""]
         return "\n".join([*shown, f"{len(self.groups)} networks", *rows, f"Artefacts in {self.folder}"])
 
 
@@ -83,7 +94,7 @@ def group(
         raise ValueError(f"Expected recipe `{recipe.name}` to have at least two tasks, but got one.")
     if groups is not None:
         chosen = read_groups(groups, list(recipe.tasks))
-        return GroupSummary(None, chosen, _write_recipes(recipe, chosen, out / "group"), str(out / "group"))
+        return GroupSummary(None, chosen, write_recipes(recipe, chosen, out / "group"), str(out / "group"))
     context = open_context(recipe, out, progress)
     settings = recipe.group
     if settings.method == "gradtag":
@@ -92,63 +103,52 @@ def group(
     origin = context.keys.get("dense") or context.settings_key("train")
     folder = context.folder("group", recipe.group.model_dump(mode="json"), origin)
     place = folder.path
+    stored = "membership.json" if settings.method in _SEARCHES else "affinity.json"
     if not folder.is_finished:
-        context.progress.message(f"group: affinities of {len(recipe.tasks)} tasks by {settings.method}")
-        affinity = _gradtag(context) if settings.method == "gradtag" else _measured(context, place)
-        found = _cluster(recipe, affinity)
-        folder.write_json("affinity.json", {**affinity.to_dict(), "grouping": found.to_dict()})
+        evidence, found = _find(context, place)
+        folder.write_json(stored, {**evidence.to_dict(), "grouping": found.to_dict()})
         if context.is_writer:
-            if settings.heat_map:
-                write_heat_map(place / "heat_map.png", affinity, found.groups)
-            files = "affinity.json and heat_map.png" if settings.heat_map else "affinity.json"
-            remark = f"{found.method} on affinities by {affinity.method}, see {files}"
-            write_text_atomically(place / "groups.yaml", format_groups(found.groups, remark))
-            _write_recipes(recipe, found.groups, place)
+            _write_groups(recipe, evidence, found, place, stored)
         folder.finish()
     note_skipped(context)
     wait_for_all()
-    stored = folder.read_json("affinity.json")
-    affinity = Affinity(
-        tuple(stored["tasks"]), torch.tensor(stored["affinity"], dtype=torch.float64), stored["method"]
-    )
-    own = tuple(tuple(names) for names in stored["grouping"]["groups"])
-    recipes = tuple(place / f"{recipe.name}_{number}.yaml" for number in range(1, len(own) + 1))
-    return GroupSummary(affinity, own, recipes, str(place))
+    evidence, found = _read(folder.read_json(stored))
+    recipes = tuple(place / f"{recipe.name}_{number}.yaml" for number in range(1, len(found.groups) + 1))
+    return GroupSummary(evidence, found, recipes, str(place))
 
 
-def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str, Any]:
-    """Return the recipe of one group's network as plain values, complete and valid.
-
-    Args:
-        recipe: Of all tasks.
-        tasks: Names of the group's.
-        number: Of the group, from 1; it ends the name.
-    """
-    content = recipe.model_dump(mode="json")
-    del content["group"]
-    if recipe.target not in tasks:
-        content["target"] = None
-    content["name"] = f"{recipe.name}_{number}"
-    content["tasks"] = {name: content["tasks"][name] for name in recipe.tasks if name in tasks}
-    points = content["rewire"]["branch_points"]
-    if points is not None:
-        content["rewire"]["branch_points"] = {name: points[name] for name in content["tasks"]}
-    if recipe.prune is not None and recipe.prune.distill is not None:
-        weights = recipe.prune.distill.weights
-        content["prune"]["distill"]["weights"] = {t: w for t, w in weights.items() if t in tasks}
-    return content
+def _find(context: Context, place: Path) -> tuple[Affinity | Membership, Grouping]:
+    settings, count = context.recipe.group, len(context.recipe.tasks)
+    if settings.method in _SEARCHES:
+        context.progress.message(f"group: {count} tasks in {settings.groups} groups by {settings.method}")
+        membership = _SEARCHES[settings.method](context, place)
+        return membership, membership.grouping
+    context.progress.message(f"group: affinities of {count} tasks by {settings.method}")
+    affinity = _gradtag(context) if settings.method == "gradtag" else _measured(context, place)
+    return affinity, _cluster(context.recipe, affinity)
 
 
-def _write_recipes(recipe: Recipe, groups: Sequence[Sequence[str]], folder: Path) -> tuple[Path, ...]:
-    paths = []
-    for number, tasks in enumerate(groups, 1):
-        content = group_recipe(recipe, tasks, number)
-        parse_recipe(content, source=content["name"], check_names=False)
-        path = folder / f"{content['name']}.yaml"
-        heading = f"# One network of {len(groups)}: {', '.join(tasks)}.\n#\n#   lomt run {path}\n"
-        write_text_atomically(path, heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-        paths.append(path)
-    return tuple(paths)
+def _read(stored: dict[str, Any]) -> tuple[Affinity | Membership, Grouping]:
+    tasks, own = tuple(stored["tasks"]), stored["grouping"]
+    groups, helpers = (tuple(tuple(names) for names in own[name]) for name in ("groups", "helpers"))
+    kind, name = (Affinity, "affinity") if "affinity" in stored else (Membership, "membership")
+    evidence = kind(tasks, torch.tensor(stored[name], dtype=torch.float64), stored["method"])
+    return evidence, Grouping(groups, own["method"], {}, helpers)
+
+
+def _write_groups(
+    recipe: Recipe, evidence: Affinity | Membership, found: Grouping, place: Path, stored: str
+) -> None:
+    picture = place / "heat_map.png"
+    if recipe.group.heat_map:
+        if isinstance(evidence, Affinity):
+            write_heat_map(picture, evidence, found.groups)
+        else:
+            write_membership_map(picture, evidence)
+    files = f"{stored} and heat_map.png" if recipe.group.heat_map else stored
+    how = f"{found.method} on affinities by {evidence.method}" if "affinity" in stored else found.method
+    write_text_atomically(place / "groups.yaml", format_groups(found, f"{how}, see {files}"))
+    write_recipes(recipe, found, place)
 
 
 def _cluster(recipe: Recipe, affinity: Affinity) -> Grouping:
@@ -162,6 +162,9 @@ def _cluster(recipe: Recipe, affinity: Affinity) -> Grouping:
         method=settings.clustering,
         standardise=settings.standardise,
         seed=recipe.seed,
+        helpers=settings.helpers,
+        # Only gradtag's diagonal is in the unit of its other entries.
+        alone=affinity.matrix.diag() if affinity.method == "gradtag" else None,
     )
 
 

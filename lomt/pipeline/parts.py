@@ -98,9 +98,15 @@ class Parts:
         return tasks
 
     def loader(
-        self, split: Split, settings: TrainSettings, *, rank: int = 0, world_size: int = 1
+        self,
+        split: Split,
+        settings: TrainSettings,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        is_augmented: bool = True,
     ) -> BatchLoader:
-        """Return batches of a split: shuffled and augmented for training, in order otherwise.
+        """Return batches of a split: shuffled and, unless told not to, augmented for training, in order otherwise.
 
         The first time, every sample is read.
 
@@ -114,7 +120,7 @@ class Parts:
             settings.batch_size,
             shuffle=is_training,
             seed=self.recipe.seed,
-            augmentation=Augmentation(**augment.model_dump()) if is_training else None,
+            augmentation=Augmentation(**augment.model_dump()) if is_training and is_augmented else None,
             workers=self.recipe.data.workers,
             drop_last=is_training and len(data) >= settings.batch_size,
             rank=rank,

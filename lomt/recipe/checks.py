@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lomt.recipe.base import IMAGE_KINDS
+from lomt.recipe.group_checks import group_problems
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
 from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
@@ -31,7 +32,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     yield from sparsify_problems(recipe)
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
-    yield from _group(recipe)
+    yield from group_problems(recipe)
     if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
         near = did_you_mean(recipe.target, recipe.tasks) or "."
         yield Problem(
@@ -188,15 +189,3 @@ def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:
             near = did_you_mean(task, recipe.tasks) or "."
             known = ", ".join(recipe.tasks)
             yield Problem(("prune", "distill", "weights", task), f"unknown task{near} Known are {known}.")
-
-
-def _group(recipe: Recipe) -> Iterator[Problem]:
-    group, count = recipe.group, len(recipe.tasks)
-    if group.groups is not None and group.penalty is not None:
-        yield Problem(("group",), "expected just one of groups and penalty, but got both.")
-    for name, value in (("groups", group.groups), ("subset_size", group.subset_size)):
-        is_asked = name in group.model_fields_set
-        if count and is_asked and value is not None and value > count:
-            yield Problem(("group", name), f"expected at most {count}, the number of tasks, but got {value}.")
-    if group.clustering == "spectral" and group.groups is None:
-        yield Problem(("group", "groups"), "the spectral method needs the number of groups.")

@@ -6,7 +6,12 @@ from pydantic import Field
 
 from lomt.recipe.base import NonNegative, Positive, PositiveInt, Settings
 
-__all__ = ["GroupSettings"]
+__all__ = ["CLASS_KINDS", "MOST_FOR_TAG", "GroupSettings"]
+
+CLASS_KINDS = ("classification", "multilabel", "segmentation", "edges")
+"""Kinds of tasks that have data maps."""
+MOST_FOR_TAG = 12
+"""Tasks beyond which `clustering: tag` is refused."""
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 
@@ -14,26 +19,39 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 class GroupSettings(Settings):
     """Which tasks share a network."""
 
-    method: Literal["gradtag", "lookahead", "cosine"] = Field(
+    method: Literal["gradtag", "lookahead", "cosine", "dmtg", "data_maps"] = Field(
         default="gradtag",
         description="`gradtag`: linear models in projected gradients of the dense network. `lookahead` (TAG): what a "
-        "step on one task does to the others. `cosine`: of the tasks' gradients.",
+        "step on one task does to the others. `cosine`: of the tasks' gradients. Without affinities: `dmtg`, tasks "
+        "shared out among `groups` networks by descent while all are trained; `data_maps` (STG-MTL), k-means of how "
+        "probabilities of the true class move over epochs, for tasks with classes.",
     )
     groups: PositiveInt | None = Field(
-        default=None, description="How many networks; null leaves the number to `penalty`."
+        default=None,
+        description="How many networks; null leaves the number to `penalty` (clustering sdp). dmtg, data_maps and the "
+        "clusterings spectral and tag need it.",
     )
     penalty: NonNegative | None = Field(
         default=None,
         description="Average density that each further group has to gain; null with `groups: null` is 0.",
     )
-    clustering: Literal["auto", "sdp", "spectral"] = Field(
-        default="auto", description="`auto` is the semidefinite program up to 200 tasks, spectral beyond."
+    clustering: Literal["auto", "sdp", "spectral", "tag"] = Field(
+        default="auto",
+        description="Of affinities. `auto` is the semidefinite program up to 200 tasks, spectral beyond. `tag`: the at "
+        "most `groups` networks with the highest total affinity, exactly, up to 12 tasks.",
+    )
+    helpers: bool = Field(
+        default=True,
+        description="Whether a network may be trained on tasks that another one serves, as published "
+        "(clustering tag).",
     )
     standardise: bool = Field(
         default=False, description="Bring each task's row of affinities to mean 0 and deviation 1 first."
     )
     samples: PositiveInt = Field(
-        default=400, description="Training images whose gradients are taken (gradtag)."
+        default=400,
+        description="Training images whose gradients are taken (gradtag), or of which the maps are (data_maps); "
+        "whole batches.",
     )
     held_out: PositiveInt = Field(
         default=200,
@@ -79,5 +97,22 @@ class GroupSettings(Settings):
     learning_rate: Positive = Field(default=1e-3, description="Of the trial step (lookahead).")
     batches: PositiveInt = Field(
         default=8, description="Batches looked at after every epoch (lookahead, cosine)."
+    )
+    temperature: Positive = Field(
+        default=4.0, description="Of the Gumbel-softmax, constant; the paper takes 2.5 on CelebA (dmtg)."
+    )
+    hard: bool = Field(
+        default=False,
+        description="Give each task to one network at every step, not to all in part; settles earlier, and sooner "
+        "wrongly (dmtg).",
+    )
+    entropy: NonNegative = Field(
+        default=0.0,
+        description="Weight of a pull towards clear decisions; the authors' 1.2 where used (dmtg).",
+    )
+    fuzziness: float = Field(
+        default=1.07,
+        gt=1,
+        description="Of the memberships: near 1 for clear ones, larger for more alike (data_maps).",
     )
     heat_map: bool = Field(default=True, description="Draw heat_map.png.")

@@ -8,10 +8,12 @@ from lomt.training.evaluate import Evaluation, evaluate
 from lomt.training.feature_selection_path import FeatureSelectionPath
 from lomt.training.fixed_zeros import FixedZeros
 from lomt.training.group_lasso_path import GroupLassoPath
+from lomt.training.group_search import GroupNetworks, GroupWeighting, in_group
 from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
 from lomt.training.progress import Progress, SilentProgress
 from lomt.training.recalibrate import recalibrate_batch_norm
+from lomt.training.sample_probe import RunningMoments, SampleProbe
 from lomt.training.sparse_to_target import FreeRunningThresholds, SparseToTarget
 from lomt.training.trainer import Trainer
 
@@ -24,16 +26,21 @@ __all__ = [
     "FixedZeros",
     "FreeRunningThresholds",
     "GroupLassoPath",
+    "GroupNetworks",
+    "GroupWeighting",
     "Loader",
     "OptimizerOptions",
     "Progress",
     "Regularizer",
+    "RunningMoments",
+    "SampleProbe",
     "ScheduleOptions",
     "SilentProgress",
     "SparseToTarget",
     "Trainer",
     "TrainingOptions",
     "evaluate",
+    "in_group",
     "make_accelerator",
     "recalibrate_batch_norm",
 ]

@@ -38,7 +38,7 @@ from lomt.training.resumable import Position, Resumable
 from lomt.training.schedules import Patience, PlateauFactor, make_schedule
 from lomt.training.sync_batch_norm import synchronised_batch_norm
 from lomt.training.task_gradients import TaskGradients
-from lomt.training.weighting import Moment, TrainingView, make_weighting
+from lomt.training.weighting import Moment, TrainingView, Weighting, make_weighting
 
 __all__ = ["Trainer"]
 
@@ -57,6 +57,7 @@ class Trainer:
         std: Of the image channels, divided by.
         targets: Name of each task's target in the batches; the task's own name where absent.
         weights: The recipe's weight by task; 1 where absent.
+        weighting: In place of the one that the options name.
         validation: Batches for the validation loss after every epoch.
         regularizer: Applied with every optimizer step.
         distillation: A teacher whose losses are added to the tasks' own, in the records of training as well.
@@ -84,6 +85,7 @@ class Trainer:
         std: tuple[float, ...] = (1.0, 1.0, 1.0),
         targets: Mapping[str, str] | None = None,
         weights: Mapping[str, float] | None = None,
+        weighting: Weighting | None = None,
         validation: Loader | None = None,
         regularizer: Regularizer | None = None,
         distillation: Distillation | None = None,
@@ -105,12 +107,14 @@ class Trainer:
         self._model = model.to(self._engine.device)
         if self._engine.device.type == "cpu":
             self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._weighting = make_weighting(
-            options.weighting,
-            {name: (weights or {}).get(name, 1.0) for name in tasks},
-            options.weighting_options,
-            target=options.target,
-        ).to(self._engine.device)
+        if weighting is None:
+            weighting = make_weighting(
+                options.weighting,
+                {name: (weights or {}).get(name, 1.0) for name in tasks},
+                options.weighting_options,
+                target=options.target,
+            )
+        self._weighting = weighting.to(self._engine.device)
         self._weighting.begin(options.epochs * self._steps_per_epoch)
         self._aggregator = options.aggregation and make_aggregator(
             options.aggregation,

@@ -5,7 +5,15 @@ import torch
 import yaml
 
 from lomt.errors import ArtifactError, LomtError, UnknownNameError
-from lomt.grouping import Affinity, format_groups, read_groups, write_heat_map
+from lomt.grouping import (
+    Affinity,
+    Grouping,
+    Membership,
+    format_groups,
+    read_groups,
+    write_heat_map,
+    write_membership_map,
+)
 
 GROUPS = (("depth", "normals"), ("edges",))
 TASKS = ("depth", "edges", "normals")
@@ -13,11 +21,19 @@ TASKS = ("depth", "edges", "normals")
 
 def test_groups_come_back(tmp_path):
     path = tmp_path / "groups.yaml"
-    path.write_text(format_groups(GROUPS, "by hand"))
+    path.write_text(format_groups(Grouping(GROUPS, "sdp"), "by hand"))
 
     assert "# by hand" in path.read_text()
     assert yaml.safe_load(path.read_text()) == [["depth", "normals"], ["edges"]]
-    assert read_groups(path, TASKS) == GROUPS
+    assert read_groups(path, TASKS) == Grouping(GROUPS, "by hand")
+
+
+def test_helpers_come_back(tmp_path):
+    path = tmp_path / "groups.yaml"
+    path.write_text(format_groups(Grouping(GROUPS, "tag", {}, ((), ("depth",)))))
+
+    assert "- [edges, +depth]\n" in path.read_text()
+    assert read_groups(path, TASKS).helpers == ((), ("depth",))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +45,14 @@ def test_groups_come_back(tmp_path):
         ("- [depth, normals, egdes]", UnknownNameError, "Unknown task `egdes`, did you mean `edges`"),
         ("- [depth, normals]", ArtifactError, "task `edges` to be in one group .* but it is in none"),
         ("- [depth, normals]\n- [edges, depth]", ArtifactError, "task `depth` .* but it is in 2"),
+        ("- [depth, normals]\n- [edges, +dpth]", UnknownNameError, "Unknown task `dpth`"),
+        ("- [depth, normals]\n- [+edges]", ArtifactError, "task `edges` .* but it is in none"),
+        (
+            "- [depth, normals, edges]\n- [+edges]",
+            ArtifactError,
+            r"to serve a task, but got one of `\+edges`",
+        ),
+        ("- [depth, normals, +depth]\n- [edges]", ArtifactError, r"Expected `\+depth` .* there twice"),
     ],
 )
 def test_what_is_wrong_with_groups_is_named(tmp_path, text, error, message):
@@ -45,6 +69,18 @@ def test_heat_map_is_a_picture(tmp_path):
     write_heat_map(tmp_path / "map.png", Affinity(TASKS, matrix, "gradtag"), GROUPS)
 
     assert (tmp_path / "map.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_membership_map_is_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    matrix = torch.tensor([[0.9, 0.0, 0.1], [0.2, 0.0, 0.8], [0.7, 0.0, 0.3]], dtype=torch.float64)
+    membership = Membership(TASKS, matrix, "dmtg", {"hard": False})
+    write_membership_map(tmp_path / "map.png", membership)
+
+    assert (tmp_path / "map.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert membership.grouping == Grouping(GROUPS, "dmtg", {"asked_groups": 3, "columns": [0, 2]})
+    assert membership.to_dict()["membership"] == matrix.tolist()
+    assert "depth    0.9000 0.0000 0.1000" in str(membership)
 
 
 def test_without_matplotlib_the_way_out_is_said(tmp_path, monkeypatch):

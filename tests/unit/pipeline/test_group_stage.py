@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from lomt.errors import UnknownNameError
+from lomt.errors import ScoreError, UnknownNameError
 from lomt.pipeline import group
-from lomt.pipeline.group_stage import group_recipe
+from lomt.pipeline.group_recipes import group_recipe
 from lomt.recipe import load_recipe, parse_recipe
 from lomt.training import SilentProgress
 
@@ -49,7 +50,7 @@ def test_artefacts_are_there(finished):
         ["depth"],
         ["segmentation", "depth"],
     ]
-    assert found.affinity.matrix.tolist() == stored["affinity"]
+    assert found.evidence.matrix.tolist() == stored["affinity"]
     assert yaml.safe_load((out / "group" / "groups.yaml").read_text()) == [list(own) for own in found.groups]
     assert (out / "group" / "heat_map.png").stat().st_size > 1000
     assert "networks" in str(found)
@@ -69,7 +70,7 @@ def test_a_second_time_nothing_runs(finished):
 
     assert texts == []
     assert again.groups == found.groups
-    assert again.affinity.matrix.equal(found.affinity.matrix)
+    assert again.evidence.matrix.equal(found.evidence.matrix)
 
 
 @pytest.mark.parametrize("method", ["lookahead", "cosine"])
@@ -83,11 +84,102 @@ def test_measured_while_training(finished, tmp_path, method):
     )
 
     assert texts == [f"group: affinities of 2 tasks by {method}"]
-    assert found.affinity.method == method
+    assert found.evidence.method == method
     assert found.groups == (("segmentation", "depth"),)
     assert not (tmp_path / "new" / "group" / "heat_map.png").exists()
     if method == "cosine":
-        assert found.affinity.matrix.diag().tolist() == pytest.approx([1, 1])
+        assert found.evidence.matrix.diag().tolist() == pytest.approx([1, 1])
+
+
+def test_tag_picks_networks_among_measured_affinities(tmp_path):
+    choices = ("group.method=lookahead", "group.clustering=tag", "group.batches=1", "group.heat_map=false")
+    found, _ = go(tmp_path / "new", *choices)
+
+    assert found.grouping.method == "tag"
+    assert found.groups == (("segmentation", "depth"),)
+    assert "tag on affinities by lookahead" in (tmp_path / "new" / "group" / "groups.yaml").read_text()
+
+
+class KilledAfter(Messages):
+    def __init__(self, steps):
+        super().__init__()
+        self.left = steps
+
+    def advance(self, count=1, **figures):
+        self.left -= 1
+        if self.left == 0:
+            raise SystemExit
+
+
+@pytest.fixture(scope="module")
+def with_classes():
+    raw = yaml.safe_load(RECIPE.read_text())
+    raw["tasks"] = {"segmentation": {"kind": "segmentation"}, "edges": {"kind": "edges"}}
+    raw["train"] = {**raw["train"], "epochs": 2, "checkpoint_s": 1e-9}
+    raw["group"] = {"groups": 2, "samples": 10}
+    return raw
+
+
+@pytest.mark.parametrize("method", ["dmtg", "data_maps"])
+def test_a_search_that_was_killed_goes_on_and_ends_alike(tmp_path, with_classes, method):
+    pytest.importorskip("matplotlib")
+    raw = {**with_classes, "group": {**with_classes["group"], "method": method}}
+    recipe = parse_recipe(raw, check_names=False)
+    messages = Messages()
+    whole = group(recipe, tmp_path / "whole", progress=messages)
+    with pytest.raises(SystemExit):
+        group(recipe, tmp_path / "cut", progress=KilledAfter(4))
+    assert (tmp_path / "cut" / "group" / "train.checkpoint").exists()
+    again = group(recipe, tmp_path / "cut")
+
+    stored = json.loads((tmp_path / "whole" / "group" / "membership.json").read_text())
+    assert messages.texts == [f"group: 2 tasks in 2 groups by {method}"]
+    assert not (tmp_path / "whole" / "dense").exists()
+    assert whole.evidence.matrix.equal(again.evidence.matrix)
+    assert whole.evidence.matrix.sum(1).tolist() == pytest.approx([1, 1])
+    assert stored["membership"] == whole.evidence.matrix.tolist()
+    assert stored["grouping"]["groups"] == [list(own) for own in whole.groups]
+    assert sorted(task for own in whole.groups for task in own) == ["edges", "segmentation"]
+    assert (tmp_path / "whole" / "group" / "heat_map.png").stat().st_size > 1000
+    assert not (tmp_path / "whole" / "group" / "train.checkpoint").exists()
+    assert f"{method}, see membership.json" in (tmp_path / "whole" / "group" / "groups.yaml").read_text()
+    assert "how much each task belongs" in str(whole)
+    if method == "data_maps":
+        assert (stored["samples"], stored["epochs"], stored["fuzziness"]) == (16, 2, 1.07)
+        assert set(whole.groups) == {("segmentation",), ("edges",)}
+    else:
+        assert torch.tensor(stored["logits"]).softmax(1).flatten().tolist() == pytest.approx(
+            whole.evidence.matrix.flatten().tolist()
+        )
+        assert load_recipe(str(whole.recipes[0])).name == "tiny_1"
+
+
+def test_a_task_that_training_leaves_out_has_no_data_map(tmp_path, with_classes):
+    train = {
+        **with_classes["train"],
+        "weighting": "switch",
+        "weighting_options": {"share": 0.5},
+    }
+    changes = {"target": "edges", "train": train, "group": {"method": "data_maps", "groups": 2}}
+    recipe = parse_recipe({**with_classes, **changes}, check_names=False)
+    with pytest.raises(
+        ScoreError, match="task `segmentation` to be trained in all epochs.* weighting `switch`"
+    ):
+        group(recipe, tmp_path)
+
+
+def test_what_early_stopping_cuts_to_one_epoch_is_refused(tmp_path, with_classes):
+    recipe = parse_recipe({**with_classes, "group": {"method": "data_maps", "groups": 2}}, check_names=False)
+    short = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 1})})
+    with pytest.raises(ValueError, match=r"`train.epochs` to be at least 2, .* training ended after 1"):
+        group(short, tmp_path)
+
+
+def test_a_search_without_a_number_is_refused(tmp_path, with_classes):
+    recipe = parse_recipe({**with_classes, "group": {"method": "dmtg", "groups": 2}}, check_names=False)
+    open_ended = recipe.model_copy(update={"group": recipe.group.model_copy(update={"groups": None})})
+    with pytest.raises(ValueError, match=r"`group.groups` to say how many networks for `group.method: dmtg`"):
+        group(open_ended, tmp_path)
 
 
 def test_groups_by_hand_need_no_training(tmp_path):
@@ -97,6 +189,14 @@ def test_groups_by_hand_need_no_training(tmp_path):
 
     assert texts == []
     assert [list(load_recipe(str(path)).tasks) for path in found.recipes] == [["depth"], ["segmentation"]]
+    file.write_text("- [depth]\n- [segmentation, +depth]\n")
+    found, _ = go(tmp_path / "new", groups=file)
+    assert [list(load_recipe(str(path)).tasks) for path in found.recipes] == [
+        ["depth"],
+        ["segmentation", "depth"],
+    ]
+    assert "segmentation (trained on depth as well)" in str(found)
+    assert "# One network of 2: segmentation (trained on depth as well)." in found.recipes[1].read_text()
     file.write_text("- [depht]\n")
     with pytest.raises(UnknownNameError, match="Unknown task `depht`"):
         go(tmp_path / "new", groups=file)

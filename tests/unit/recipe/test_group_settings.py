@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from lomt.errors import RecipeError
+from lomt.grouping import LARGEST_FOR_TAG, MAPPED_KINDS
 from lomt.recipe import parse_recipe
+from lomt.recipe.group_settings import CLASS_KINDS, MOST_FOR_TAG
 
 RAW = yaml.safe_load((Path(__file__).parents[1] / "pipeline" / "tiny.yaml").read_text())
 
@@ -19,6 +21,18 @@ RAW = yaml.safe_load((Path(__file__).parents[1] / "pipeline" / "tiny.yaml").read
         ({"group": {"groups": 3}}, "`group.groups`: expected at most 2, the number of tasks, but got 3"),
         ({"group": {"subset_size": 3}}, "`group.subset_size`: expected at most 2"),
         ({"group": {"clustering": "spectral"}}, "`group.groups`: the spectral method needs the number"),
+        ({"group": {"clustering": "tag"}}, "`group.groups`: clustering tag needs the number of groups"),
+        ({"group": {"method": "dmtg"}}, "`group.groups`: method dmtg needs the number of groups"),
+        (
+            {"group": {"method": "data_maps", "groups": 2}},
+            "`tasks.depth.kind`: expected one of classification, multilabel, segmentation, edges, because "
+            "`group.method: data_maps`.* but got depth. Leave the task out",
+        ),
+        (
+            {"group": {"method": "data_maps", "groups": 2}},
+            "`train.epochs`: expected at least 2, because .* vary over epochs, but got 1",
+        ),
+        ({"group": {"method": "data_maps", "groups": 2, "fuzziness": 1.0}}, "`group.fuzziness`"),
         ({"group": {"dimensions": 3}}, "group.dimensions"),
         ({"target": "dpth"}, "`target`: unknown task `dpth`, did you mean `depth`"),
     ],
@@ -60,3 +74,14 @@ def test_an_unknown_target_is_said_once_and_hides_no_other_mistake():
     target, weighting = caught.value.problems
     assert target.startswith("`target`: unknown task `dpth`")
     assert weighting.startswith("`train.weighting`: unknown option of weighting switch `shares`")
+
+
+def test_tag_takes_no_more_tasks_than_it_can_do_exactly():
+    tasks = {f"depth_{index}": {"kind": "depth", "target": "depth"} for index in range(13)}
+    group = {"clustering": "tag", "groups": 2}
+    with pytest.raises(RecipeError, match=r"`group\.clustering`: expected at most 12 tasks for tag.* are 13"):
+        parse_recipe({**RAW, "tasks": tasks, "group": group}, check_names=False)
+
+
+def test_what_recipes_refuse_is_what_the_methods_refuse():
+    assert (CLASS_KINDS, MOST_FOR_TAG) == (MAPPED_KINDS, LARGEST_FOR_TAG)
