@@ -23,7 +23,7 @@ from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
 
 __all__ = ["app", "main"]
 
-STAGES = ("train", "locate", "rewire", "sparsify", "prune", "export", "quantize", "bench")
+STAGES = ("train", "locate", "rewire", "sparsify", "prune", "finetune", "export", "quantize", "bench")
 _DIFFERS, _ERROR, _INTERRUPTED = 1, 2, 130
 
 
@@ -96,7 +96,7 @@ def run_stages(
     verbose: VerboseOption = 0,
 ) -> None:
     """Run all stages, or those from --from until --until: train, locate, rewire, sparsify, prune,
-    export, quantize, bench."""
+    finetune, export, quantize, bench."""
     for stage in (first, last):
         if stage not in STAGES:
             raise UnknownNameError("stage", stage, STAGES)
@@ -161,6 +161,11 @@ _add_stage(
     "sparsify",
     "Make the rewired model sparse to a target, remove what that leaves needless, and heal it.",
     example="rooms_sparsify",
+)
+_add_stage(
+    "finetune",
+    "Train one task alone, in the parts of the network that matter to it; all else stays as it is.",
+    example="rooms_demo --set finetune.target=depth",
 )
 
 

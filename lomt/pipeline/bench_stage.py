@@ -7,6 +7,7 @@ from lomt.deploy import count_cost, measure_latency
 from lomt.deploy.latency_schema import LatencyFile
 from lomt.pipeline.context import Context
 from lomt.pipeline.export_stage import onnx_files, task_files
+from lomt.pipeline.finetune_stage import FINETUNED, tuned_task
 from lomt.pipeline.prune_stage import PRUNED_ONLY
 from lomt.pipeline.quantize_stage import INT8_FILE
 from lomt.recipe import Recipe
@@ -72,4 +73,6 @@ def arm_titles(recipe: Recipe) -> dict[str, str]:
     """Return what a table calls the arms that are named after stages."""
     pruned = "pruned only" if recipe.prune is not None and recipe.prune.target == "dense" else "pruned LOMT"
     titles = {"dense": "dense", "rewired": "truncated only", "sparse": "sparse LOMT"}
+    if recipe.finetune is not None:
+        titles[FINETUNED] = f"fine-tuned for {tuned_task(recipe)}"
     return {**titles, PRUNED_ONLY: "pruned only", "pruned": pruned}

@@ -9,6 +9,7 @@ from lomt.deploy import count_cost, export_files
 from lomt.errors import ExportMismatchError
 from lomt.models import MultiTaskModel
 from lomt.pipeline.context import Context
+from lomt.pipeline.finetune_stage import FINETUNED
 from lomt.pipeline.onnx_quality import check_metrics, file_images, interface_of, samples
 from lomt.pipeline.prune_stage import PRUNED_ONLY
 from lomt.pruning.storage import load
@@ -16,7 +17,7 @@ from lomt.recipe import Recipe
 
 __all__ = ["onnx_files", "run_export", "task_files"]
 
-_RESERVED = ("dense", "int8", "model", "pruned", PRUNED_ONLY, "rewired", "sparse")
+_RESERVED = ("dense", FINETUNED, "int8", "model", "pruned", PRUNED_ONLY, "rewired", "sparse")
 
 
 def onnx_files(recipe: Recipe) -> dict[str, str]:
@@ -25,6 +26,7 @@ def onnx_files(recipe: Recipe) -> dict[str, str]:
         "sparse": recipe.sparsify is not None,
         PRUNED_ONLY: recipe.prune is not None and recipe.prune.has_pruned_only,
         "pruned": recipe.prune is not None,
+        FINETUNED: recipe.finetune is not None,
     }
     stages = ["dense", "rewired", *(stage for stage, is_there in optional.items() if is_there)]
     return {stage: f"{stage}.onnx" for stage in stages[:-1]} | {stages[-1]: "model.onnx"}

@@ -7,6 +7,7 @@ from lomt.errors import ArtifactError, UnknownNameError
 from lomt.pipeline.bench_stage import run_bench
 from lomt.pipeline.context import Context, open_context, wait_for_all
 from lomt.pipeline.export_stage import run_export
+from lomt.pipeline.finetune_stage import run_finetune
 from lomt.pipeline.locate_stage import run_locate
 from lomt.pipeline.prune_stage import run_prune
 from lomt.pipeline.quantize_stage import run_quantize
@@ -26,6 +27,7 @@ _STAGES: Mapping[str, Callable[[Context], None]] = {
     "rewire": run_rewire,
     "sparsify": run_sparsify,
     "prune": run_prune,
+    "finetune": run_finetune,
     "export": run_export,
     "quantize": run_quantize,
     "bench": run_bench,
@@ -34,6 +36,7 @@ STAGES = tuple(_STAGES)
 _OPTIONAL = {
     "sparsify": "Give a target, for example with --set sparsify.target.macs=0.5.",
     "prune": "Give a budget, for example with --set prune.macs=0.5.",
+    "finetune": "Name the task to go on for, for example with --set finetune.target=depth.",
     "quantize": "Set a key of it, for example with --set quantize.share=0.99.",
 }
 """Stages that a recipe may leave out, and what to give so that it does not."""
@@ -64,7 +67,7 @@ def run(
     Raises:
         UnknownNameError: If there is no such stage.
         ArtifactError: If the directory belongs to another recipe, a stage before ``first`` has not run, or ``last``
-            is ``"sparsify"``, ``"prune"`` or ``"quantize"`` and the recipe has no such block.
+            is ``"sparsify"``, ``"prune"``, ``"finetune"`` or ``"quantize"`` and the recipe has no such block.
         QuantizationError: If a task cannot keep its quality in int8.
         ValueError: If ``last`` comes before ``first``, or the device is not there.
         DataError: If the data are not as described.

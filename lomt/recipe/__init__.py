@@ -1,6 +1,7 @@
 """Recipes: one YAML file that says everything about a run, validated with every mistake at once."""
 
 from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
+from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.load import load_recipe, parse_recipe
@@ -42,6 +43,7 @@ __all__ = [
     "DistillSettings",
     "EarlyStoppingSettings",
     "ExportSettings",
+    "FinetuneSettings",
     "GroupSettings",
     "JointSettings",
     "LambdaSettings",

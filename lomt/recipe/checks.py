@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from lomt.recipe.base import IMAGE_KINDS
+from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_checks import group_problems
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
@@ -32,6 +33,8 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     yield from sparsify_problems(recipe)
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
+    if recipe.finetune is not None:
+        yield from _finetune(recipe.finetune, recipe)
     yield from group_problems(recipe)
     if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
         near = did_you_mean(recipe.target, recipe.tasks) or "."
@@ -115,6 +118,8 @@ def trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]
         yield ("sparsify", "train"), recipe.sparsify.train
     if recipe.prune is not None:
         yield ("prune", "train"), recipe.prune.train
+    if recipe.finetune is not None:
+        yield ("finetune", "train"), recipe.finetune.train
 
 
 def _training(path: tuple[str, ...], train: TrainSettings, recipe: Recipe) -> Iterator[Problem]:
@@ -189,3 +194,20 @@ def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:
             near = did_you_mean(task, recipe.tasks) or "."
             known = ", ".join(recipe.tasks)
             yield Problem(("prune", "distill", "weights", task), f"unknown task{near} Known are {known}.")
+
+
+def _finetune(finetune: FinetuneSettings, recipe: Recipe) -> Iterator[Problem]:
+    if finetune.target is None and recipe.target is None:
+        yield Problem(
+            ("finetune", "target"), "a task to go on for is needed, and `target` names none either."
+        )
+    elif finetune.target is not None and recipe.tasks and finetune.target not in recipe.tasks:
+        near = did_you_mean(finetune.target, recipe.tasks) or "."
+        known = ", ".join(recipe.tasks)
+        yield Problem(("finetune", "target"), f"unknown task `{finetune.target}`{near} Known are {known}.")
+    for network, block in (("sparse", "sparsify"), ("pruned", "prune")):
+        if finetune.network == network and getattr(recipe, block) is None:
+            yield Problem(
+                ("finetune", "network"),
+                f"{network} needs a block `{block}`, and there is none. Give one, or leave `network` out.",
+            )

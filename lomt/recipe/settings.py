@@ -13,6 +13,7 @@ from lomt.recipe.base import (
     Settings,
     TaskKind,
 )
+from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
@@ -297,8 +298,8 @@ class BenchSettings(Settings):
 class Recipe(Settings):
     """Everything a run needs to know; blocks left out take their defaults.
 
-    `locate.train`, `rewire.train`, `sparsify.train` and `prune.train` name what differs from `train`, a task's
-    `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
+    `train` within `locate`, `rewire`, `sparsify`, `prune` and `finetune` names what differs from the recipe's `train`,
+    a task's `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
     """
 
     version: Literal[1] = Field(default=1, description="Version of the recipe format.")
@@ -328,6 +329,10 @@ class Recipe(Settings):
     )
     prune: PruneSettings | None = Field(
         default=None, description="Fewer channels, down to a budget; null leaves the stage out."
+    )
+    finetune: FinetuneSettings | None = Field(
+        default=None,
+        description="More training for one task alone, in the parts that matter to it; null leaves the stage out.",
     )
     group: GroupSettings = Field(
         default=GroupSettings(), description="Which tasks share a network (`lomt group` only)."

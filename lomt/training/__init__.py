@@ -11,6 +11,7 @@ from lomt.training.group_lasso_path import GroupLassoPath
 from lomt.training.group_search import GroupNetworks, GroupWeighting, in_group
 from lomt.training.interfaces import Loader, Regularizer
 from lomt.training.options import OptimizerOptions, ScheduleOptions, TrainingOptions
+from lomt.training.partial_update import PartialUpdate, updating_only
 from lomt.training.progress import Progress, SilentProgress
 from lomt.training.recalibrate import recalibrate_batch_norm
 from lomt.training.sample_probe import RunningMoments, SampleProbe
@@ -30,6 +31,7 @@ __all__ = [
     "GroupWeighting",
     "Loader",
     "OptimizerOptions",
+    "PartialUpdate",
     "Progress",
     "Regularizer",
     "RunningMoments",
@@ -43,4 +45,5 @@ __all__ = [
     "in_group",
     "make_accelerator",
     "recalibrate_batch_norm",
+    "updating_only",
 ]

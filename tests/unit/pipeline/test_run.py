@@ -65,7 +65,9 @@ def test_every_stage_notes_what_it_took(finished):
     out, _, _ = finished
     stamps = [json.loads(path.read_text()) for path in out.glob("*/stage.json")]
 
-    assert len(stamps) == len(STAGES) - 3  # the recipe has no blocks `sparsify`, `prune` and `quantize`
+    assert (
+        len(stamps) == len(STAGES) - 4
+    )  # the recipe has no blocks `sparsify`, `prune`, `finetune` and `quantize`
     assert all(stamp["finished"] and stamp["seconds_of_last_attempt"] > 0 for stamp in stamps)
     assert all(stamp["peak_memory_bytes"] > 1e8 for stamp in stamps)
 
@@ -292,5 +294,5 @@ def test_task_of_another_kind_is_named(tmp_path):
 
 
 def test_stages_are_in_order():
-    stages = ("train", "locate", "rewire", "sparsify", "prune", "export", "quantize", "bench")
+    stages = ("train", "locate", "rewire", "sparsify", "prune", "finetune", "export", "quantize", "bench")
     assert STAGES == cli.STAGES == stages

@@ -125,6 +125,24 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             "`prune.distill.weights.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
         ),
         (
+            ["finetune={share: 0.2}"],
+            "`finetune.target`: a task to go on for is needed, and `target` names none either.",
+        ),
+        (
+            ["finetune={target: depht}"],
+            "`finetune.target`: unknown task `depht`, did you mean `depth`? Known are depth, edges.",
+        ),
+        (
+            ["finetune={target: depth, network: pruned}"],
+            "`finetune.network`: pruned needs a block `prune`, and there is none. "
+            "Give one, or leave `network` out.",
+        ),
+        (
+            ["finetune={target: depth, train: {batch_size: 1}}"],
+            "`finetune.train.batch_size`: expected at least 2, "
+            "because aspp normalises over the batch, but got 1.",
+        ),
+        (
             ["prune={macs: 0.5, train: {batch_size: 1}}"],
             "`prune.train.batch_size`: expected at least 2, "
             "because aspp normalises over the batch, but got 1.",
@@ -154,6 +172,9 @@ def test_contradictions(problems_of, overrides, problem):
         ["device=cpu", "train.precision=bf16"],
         ["device=auto", "train.precision=fp16"],
         ["prune=null"],
+        ["finetune=null"],
+        ["finetune={target: depth, network: dense}"],
+        ["target=depth", "finetune={}"],
         ["prune.channels=1"],
         ["prune={params: 0.3, rounds: 4, distill: {weights: {depth: 0, edges: 2}}}"],
     ],
