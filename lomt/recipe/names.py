@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lomt.errors import LomtError
+from lomt.recipe.bayesagg_checks import bayesagg_problems
 from lomt.recipe.checks import trainings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.settings import Recipe, TaskSettings
@@ -29,6 +30,7 @@ def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
         yield from _loss(name, task)
     yield from _task_names(recipe.tasks)
     yield from _methods(recipe)
+    yield from bayesagg_problems(recipe)
     if recipe.data.kind == "rooms":
         yield from _rooms_targets(recipe.tasks)
     if recipe.model.backbone.name is not None:

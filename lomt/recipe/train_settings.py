@@ -68,6 +68,7 @@ class TrainSettings(Settings):
             "pcgrad",
             "weighted_pcgrad",
             "primary_pcgrad",
+            "bayesagg",
             "mgda",
             "cagrad",
             "imtl_g",
@@ -80,7 +81,7 @@ class TrainSettings(Settings):
     ) = Field(
         default=None,
         description="How the tasks' gradients in the shared weights become one; null adds them up. One backward pass "
-        "a task.",
+        "a task; `bayesagg` weighs them in the features that linear decoders share, and takes one in all.",
     )
     aggregation_options: dict[str, Any] = Field(
         default={}, description="Keyword arguments of the aggregation, such as {probabilities: {depth: 4.0}}."

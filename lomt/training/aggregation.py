@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lomt.errors import TrainingError, UnknownNameError
+from lomt.training.bayesagg import BayesAgg
 
 __all__ = ["AGGREGATIONS", "Aggregator", "make_aggregator"]
 
@@ -172,7 +173,8 @@ _TORCHJD = {
     "graddrop": "GradDrop",
     "upgrad": "UPGrad",
 }
-_OWN: Mapping[str, Callable[..., Aggregator]] = {
+_OWN: Mapping[str, Callable[..., Aggregator | BayesAgg]] = {
+    "bayesagg": BayesAgg,
     "pcgrad": PCGrad,
     "weighted_pcgrad": WeightedPCGrad,
     "primary_pcgrad": PrimaryPCGrad,
@@ -187,8 +189,8 @@ def make_aggregator(
     *,
     target: str | None = None,
     seed: int = 0,
-) -> Aggregator:
-    """Return the named aggregator.
+) -> Aggregator | BayesAgg:
+    """Return the named aggregator; `BayesAgg` looks at features, the others at gradients in the shared weights.
 
     Args:
         name: One of `AGGREGATIONS`.
@@ -199,6 +201,7 @@ def make_aggregator(
 
     Raises:
         UnknownNameError: If there is no such aggregator or option.
+        ValueError: If the value of an option does not fit.
         TrainingError: If torchjd is needed and not installed, does not take the options, or a target is missing.
     """
     if name not in AGGREGATIONS:

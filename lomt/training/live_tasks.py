@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lomt.training.task_gradients import decoder_of
+from lomt.training.own_parts import decoder_of
 
 __all__ = ["LiveTasks"]
 

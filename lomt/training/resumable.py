@@ -55,6 +55,7 @@ class Resumable:
         plateau: Of the learning rate, where the schedule has one.
         regularizer: Where there is one.
         position: How far training has come.
+        aggregation: Where it gathers something from step to step.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class Resumable:
     plateau: PlateauFactor | None
     regularizer: Regularizer | None
     position: Position
+    aggregation: nn.Module | None = None
     names: Mapping[Tensor, str] = field(init=False)
     """Of the parameters, ``model.<parameter>`` or ``weighting.<parameter>``."""
 
@@ -92,6 +94,8 @@ class Resumable:
             "patience": self.patience.state(),
             "plateau": self.plateau.state() if self.plateau else None,
         }
+        if self.aggregation is not None:
+            tensors |= {f"aggregation.{n}": v for n, v in self.aggregation.state_dict().items()}
         if self.regularizer is not None:
             state = self.regularizer.state()
             tensors |= {f"regularizer.{n}": v for n, v in state.tensors.items()}
@@ -114,6 +118,8 @@ class Resumable:
         self.patience.restore(facts["patience"])
         if self.plateau is not None and facts["plateau"] is not None:
             self.plateau.restore(facts["plateau"])
+        if self.aggregation is not None:
+            self.aggregation.load_state_dict(state.part("aggregation"))
         if self.regularizer is not None:
             self.regularizer.restore(TrainingState(state.part("regularizer"), facts["regularizer"]))
         torch.set_rng_state(state.tensors["random.cpu"])

@@ -8,14 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt.training.aggregation import Aggregator
+from lomt.training.own_parts import decoder_of
 
-__all__ = ["TaskGradients", "decoder_of"]
-
-
-def decoder_of(model: nn.Module, task: str) -> nn.Module | None:
-    """Return a task's own part, where the model has such parts by name under ``decoders``."""
-    decoders = getattr(model, "decoders", None)
-    return decoders[task] if isinstance(decoders, nn.ModuleDict) and task in decoders else None
+__all__ = ["TaskGradients"]
 
 
 class TaskGradients:

@@ -19,6 +19,7 @@ from lomt.errors import TrainingError
 from lomt.tasks import Task
 from lomt.training.aggregation import make_aggregator
 from lomt.training.batch_losses import BatchLosses
+from lomt.training.bayesagg import BayesAgg, StepLabels
 from lomt.training.checkpoint import (
     load_checkpoint,
     optimizer_tensors,
@@ -116,13 +117,18 @@ class Trainer:
             )
         self._weighting = weighting.to(self._engine.device)
         self._weighting.begin(options.epochs * self._steps_per_epoch)
-        self._aggregator = options.aggregation and make_aggregator(
+        made = options.aggregation and make_aggregator(
             options.aggregation,
             list(tasks),
             options.aggregation_options,
             target=options.target,
             seed=options.seed,
         )
+        self._bayes = made if isinstance(made, BayesAgg) else None
+        self._aggregator = None if isinstance(made, BayesAgg) else made or None
+        if self._bayes is not None:
+            self._check_bayes()
+            self._bayes.attach(self._model, self._tasks, self._reduced)
         self._optimizer = options.optimizer.build(self._model, list(self._weighting.parameters()))
         self._live = LiveTasks(self._model, self._optimizer, self._tasks)
         self._base_rates = [group["lr"] for group in self._optimizer.param_groups]
@@ -148,6 +154,7 @@ class Trainer:
             self._plateau,
             regularizer,
             self._at,
+            self._bayes,
         )
 
     def fit(self) -> tuple[dict[str, Any], ...]:
@@ -233,10 +240,14 @@ class Trainer:
         with self._live.only(self._weighting.active()) as active:
             gradients = self._task_gradients(active)
             for index, batch in enumerate(moved):
-                is_last = index == len(moved) - 1 and gradients is None
+                is_last = index == len(moved) - 1 and gradients is None and self._bayes is None
                 with nullcontext() if is_last else self._engine.no_sync(self._wrapped):
                     parts = self._forward(batch, counts, active)
-                    self._go_backward(parts, coefficients, gradients)
+                    if self._bayes is None:
+                        self._go_backward(parts, coefficients, gradients)
+                    else:
+                        labels = self._labels(batch, counts, self._at.batch + index)
+                        self._bayes.backward(parts, coefficients, labels)
                 losses += torch.stack(
                     [parts[t].detach().double() if t in parts else losses.new_zeros(()) for t in self._tasks]
                 )
@@ -244,10 +255,12 @@ class Trainer:
         self._check_before_step(losses)
         found = dict(zip(self._tasks, losses, strict=True))
         self._weighting.observe(found)
+        if self._bayes is not None:
+            self._bayes.reduce(self._engine, self._model)
         if gradients is not None:
             gradients.reduce(self._engine)
             self._weighting.observe_norms(gradients.norms(), found)
-            gradients.write(coefficients, self._aggregator or None, self._at.step)
+            gradients.write(coefficients, self._aggregator, self._at.step)
         self._at.taken += torch.tensor([task in active for task in self._tasks])
         if self._options.gradient_clip is not None:
             self._engine.clip_grad_norm_(self._model.parameters(), self._options.gradient_clip)
@@ -273,6 +286,8 @@ class Trainer:
 
         DDP waits for the gradients of all parameters, so that with some tasks out it is left aside as well.
         """
+        if self._bayes is not None:
+            return None
         is_partial = self._engine.num_processes > 1 and len(active) < len(self._tasks)
         if self._aggregator or self._weighting.wants_gradient_norms or is_partial:
             return TaskGradients(self._model, list(self._tasks))
@@ -302,7 +317,8 @@ class Trainer:
     def _forward(self, batch: Batch, counts: Tensor, active: tuple[str, ...]) -> dict[str, Tensor]:
         images = self._prepared(batch["image"])
         targets = {name: batch[target] for name, target in self._targets.items()}
-        predictions = self._wrapped(images)
+        with nullcontext() if self._bayes is None else self._bayes.watching(self._model):
+            predictions = self._wrapped(images)
         own, further = counts[: len(self._tasks)], counts[len(self._tasks) :]
         losses = {
             name: task.loss(predictions[name].float(), targets[name]) / count.float()
@@ -315,6 +331,23 @@ class Trainer:
             taught = self._distillation.sums(tasks, images, predictions, targets) / further[kept].float()
             losses = {name: losses[name] + more for name, more in zip(losses, taught, strict=True)}
         return losses
+
+    def _labels(self, batch: Batch, counts: Tensor, number: int) -> StepLabels:
+        targets = {name: batch[target] for name, target in self._targets.items()}
+        whole = self._at.epoch * self._loader.batches_per_epoch + number
+        return StepLabels(targets, dict(zip(self._tasks, counts, strict=False)), whole)
+
+    def _check_bayes(self) -> None:
+        if self._weighting.wants_gradient_norms:
+            raise TrainingError(
+                f"Expected `weighting` to need no lengths of gradients with aggregation `bayesagg`, which has no "
+                f"gradient of a single task, but got {self._options.weighting}."
+            )
+        if self._distillation is not None:
+            raise TrainingError(
+                "Expected no teacher with aggregation `bayesagg`, which knows labels only, but there is one. "
+                "Leave `distill` out, or choose another aggregation."
+            )
 
     def _prepared(self, images: Tensor) -> Tensor:
         images = (images.to(self._engine.device) - self._mean) / self._std

@@ -40,6 +40,8 @@ class BranchWeighting(Weighting):
     ends: Tensor
     learned: Tensor
     leg: Tensor
+    _first_epoch = 0
+    """Epoch in which the first branch begins."""
 
     def __init__(
         self,
@@ -72,10 +74,11 @@ class BranchWeighting(Weighting):
             TrainingError: If the last round would not be finished.
         """
         whole = len(self._branches) * self._epochs_each
-        if training.epochs % whole:
+        if (training.epochs - self._first_epoch) % whole or training.epochs < self._first_epoch:
+            more = f"{self._first_epoch} of pilot runs and " if self._first_epoch else ""
             raise TrainingError(
-                f"Expected `epochs` to be a multiple of {whole}, because {len(self._branches)} branches are trained "
-                f"for {self._epochs_each} epoch(s) each before they are merged, but got {training.epochs}."
+                f"Expected `epochs` to be {more}a multiple of {whole}, because {len(self._branches)} branches are "
+                f"trained for {self._epochs_each} epoch(s) each before they are merged, but got {training.epochs}."
             )
         self._training = training
         start = flat(training.model.parameters())
@@ -127,6 +130,11 @@ class BranchWeighting(Weighting):
                 _set(parameters, merged)
             record |= more
         return record
+
+    @torch.no_grad()
+    def set_weights(self, training: TrainingView, weights: Float[Tensor, " weights"]) -> None:
+        """Put other weights into the network."""
+        _set(list(training.model.parameters()), weights)
 
     def held_out_batches(self, training: TrainingView) -> Iterator[Mapping[str, Tensor]]:
         """Yield as many held-out batches as a merge reads, from the first on again where there are fewer."""

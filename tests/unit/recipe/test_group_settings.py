@@ -49,6 +49,14 @@ def test_contradictions_are_named(changes, message):
         ({"weighting": "dwa", "weighting_options": {"temprature": 1.0}}, "did you mean `temperature`"),
         ({"aggregation": "primary_pcgrad"}, "`train.aggregation`: expected `target` to name a task"),
         ({"aggregation": "pcgrad", "aggregation_options": {"p": 1}}, "`train.aggregation`: unknown option"),
+        (
+            {"aggregation": "bayesagg"},
+            "`tasks.depth.loss`: expected mse, because `train.aggregation` is bayesagg, but got l1.",
+        ),
+        (
+            {"aggregation": "bayesagg", "aggregation_options": {"samples": 1}},
+            "expected `samples` to be at least 2",
+        ),
     ],
 )
 def test_methods_are_tried(train, message):
@@ -85,3 +93,30 @@ def test_tag_takes_no_more_tasks_than_it_can_do_exactly():
 
 def test_what_recipes_refuse_is_what_the_methods_refuse():
     assert (CLASS_KINDS, MOST_FOR_TAG) == (MAPPED_KINDS, LARGEST_FOR_TAG)
+
+
+def with_bayesagg(tasks, **decoder):
+    train = {**RAW["train"], "aggregation": "bayesagg"}
+    model = {**RAW["model"], "decoder": {"kind": "linear", **decoder}}
+    return parse_recipe({**RAW, "tasks": tasks, "train": train, "model": model}, check_names=True)
+
+
+SUPPORTED = {"segmentation": {"kind": "segmentation"}, "depth": {"kind": "depth", "loss": "mse"}}
+
+
+def test_bayesagg_takes_what_it_supports():
+    assert with_bayesagg(SUPPORTED).train.aggregation == "bayesagg"
+    assert with_bayesagg({"edges": {"kind": "edges"}}).tasks["edges"].loss is None  # one task alone
+
+
+@pytest.mark.parametrize(
+    ("task", "decoder", "message"),
+    [
+        ({"kind": "edges"}, {}, "`tasks.edges.kind`: expected one of segmentation, depth, .* but got edges"),
+        ({"kind": "edges"}, {"kind": "aspp"}, "`tasks.edges.decoder.kind`: expected linear, .* but got aspp"),
+        ({"kind": "edges"}, {"dropout": 0.2}, "`tasks.edges.decoder.dropout`: expected 0, .* but got 0.2"),
+    ],
+)
+def test_bayesagg_names_the_task_that_it_does_not_support(task, decoder, message):
+    with pytest.raises(RecipeError, match=message):
+        with_bayesagg({**SUPPORTED, "edges": task}, **decoder)

@@ -124,4 +124,4 @@ def test_options_that_torchjd_refuses_are_named():
 
 
 def test_all_have_names():
-    assert len(set(AGGREGATIONS)) == len(AGGREGATIONS) == 10
+    assert len(set(AGGREGATIONS)) == len(AGGREGATIONS) == 11

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 JOB = Path(__file__).with_name("distributed_job.py")
+BAYESAGG_JOB = Path(__file__).with_name("bayesagg_distributed_job.py")
 SPARSE_JOB = Path(__file__).with_name("sparse_distributed_job.py")
 ROOT = Path(__file__).parents[3]
 
@@ -57,3 +58,11 @@ def test_two_processes_reach_the_target_as_one(tmp_path):
     for name in ("losses", "thresholds"):
         for first, second in zip(one[name], two[name], strict=True):
             assert second == pytest.approx(first, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_aggregated_gradients_are_those_of_one_process(tmp_path):
+    one, two = (run(n, tmp_path / f"{n}.json", BAYESAGG_JOB) for n in (1, 2))
+    assert len(one) == len(two) == 3
+    for name, total in one.items():
+        assert two[name] == pytest.approx(total, rel=1e-5), name

@@ -9,6 +9,7 @@ import torch
 
 from lomt.errors import TrainingError, UnknownNameError
 from lomt.sparsity import measure_sparsity
+from lomt.tasks import make_task
 from lomt.training import (
     BatchLosses,
     GroupLassoPath,
@@ -86,6 +87,12 @@ def test_switch_happens_at_its_moment_and_stays(chosen, before, after):
         ("alphavil", {"alpha_lr": 0.0}, "`alpha_lr` to be above 0"),
         ("alphavil", {"steps": 0}, "`steps` to be at least 1"),
         ("forkmerge", {"auxiliaries": ["depht"]}, "Unknown auxiliary task `depht`"),
+        ("forkmerge", {"pilot_epochs": -1}, "`pilot_epochs` to be at least 0, but got -1"),
+        (
+            "forkmerge",
+            {"pilot_epochs": 1, "auxiliaries": ["segmentation"]},
+            "at most one of `auxiliaries` and",
+        ),
         ("switch", {"shares": 0.5}, "Unknown option of weighting switch `shares`, did you mean `share`"),
         ("dwa", {"temperature": 0.0}, "`temperature` to be above 0"),
         ("gradnorm", {"alpha": -1.0}, "`alpha` to be at least 0"),
@@ -184,6 +191,7 @@ class KilledAfter(SilentProgress):
         ("diminish", {"rate": 3.0}),
         ("alphavil", {"steps": 2}),
         ("forkmerge", {"steps": 2}),
+        ("forkmerge", {"steps": 2, "pilot_epochs": 2}),
         ("dwa", {}),
         ("gradnorm", {}),
     ],
@@ -289,6 +297,58 @@ def test_forkmerge_takes_the_best_of_what_it_tried(make_model, make_loader, task
         best = min(weighting._loss(view, end) for end in weighting.ends)
         assert weighting._loss(view, merged) <= best
     assert set(record["merge"]) == {"depth", "depth+segmentation"}
+
+
+def test_pilot_runs_put_the_helpful_auxiliary_first(make_model, make_loader, tasks):
+    """`twin` has the target's own labels, `segmentation` a weight that drowns the target."""
+    model = make_model()
+    model.decoders["twin"] = torch.nn.Conv2d(8, 1, 1)
+    tasks = {name: tasks[name] for name in ("depth", "segmentation")} | {
+        "twin": make_task("twin", "depth", 1)
+    }
+    before = weights(model)
+    starts = []
+
+    class Watch(SilentProgress):
+        def advance(self, **values):
+            starts.append(weights(model)["backbone.0.weight"])
+
+    records = Trainer(
+        model,
+        tasks,
+        make_loader(),
+        options("forkmerge", epochs=6, weighting_options={"pilot_epochs": 2, "most": 1, "steps": 3}),
+        weights={"segmentation": 300.0},
+        targets={"twin": "depth"},
+        validation=make_loader(shuffle=False),
+        progress=Watch(),
+    ).fit()
+    assert [record.get("pilot") for record in records] == [None, "segmentation", None, "twin", None, None]
+    assert records[3]["ranking"] == ["twin"]
+    assert records[3]["pilot_loss"] < records[1]["pilot_loss"]
+    assert [record.get("branch") for record in records[4:]] == [["depth"], ["depth", "twin"]]
+    assert set(records[5]["merge"]) == {"depth", "depth+twin"}
+    assert [set(record["train_loss"]) for record in records] == [
+        {"depth", "segmentation"},
+        {"depth", "segmentation"},
+        {"depth", "twin"},
+        {"depth", "twin"},
+        {"depth"},
+        {"depth", "twin"},
+    ]
+    # Pilot runs and branches begin where the training began: one step away from there they are close to it.
+    steps = len(starts) // 6
+    first = before["backbone.0.weight"]
+    for place in (0, 2 * steps, 4 * steps, 5 * steps):
+        assert (starts[place] - first).abs().max() < 0.035
+
+
+def test_epochs_must_have_room_for_pilot_runs(make_model, make_loader, tasks):
+    chosen = {"pilot_epochs": 3}
+    with pytest.raises(
+        TrainingError, match="`epochs` to be 3 of pilot runs and a multiple of 2, because.*got 4"
+    ):
+        Trainer(make_model(), tasks, make_loader(), options("forkmerge", weighting_options=chosen)).fit()
 
 
 def test_epochs_must_finish_the_last_round(make_model, make_loader, tasks):
