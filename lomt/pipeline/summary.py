@@ -26,8 +26,8 @@ class RunSummary:
         folder: The run directory.
         infos: Every metric's unit and direction, by task.
         branch_points: Layer by task.
-        metrics: By network (``"dense"``, ``"rewired"``, ``"sparse"``, ``"pruned_only"``, ``"pruned"``, ``"finetuned"``),
-            task and metric, on the test split.
+        metrics: By network (``"dense"``, ``"rewired"``, ``"sparse"``, ``"pruned_only"``, ``"pruned"``,
+            ``"finetuned"``), task and metric, on the test split.
         costs: Parameters, MACs and file size by network.
         latency: Latency report by number of threads.
         gains: Of every other network over the dense one.
