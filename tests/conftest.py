@@ -1,7 +1,9 @@
 """Shared by all tests: run-time shape checks, the slow tests' switch, the measured data's place."""
 
+import logging
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,29 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: runs with --runslow"))
+
+
+@contextmanager
+def _logging_kept():
+    """Leave logging as it was: a command line sets it up for its whole process."""
+    root, ours = logging.getLogger(), logging.getLogger("lomt")
+    kept = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], root.level = kept[0], kept[1]
+    ours.setLevel(kept[2])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def logging_of_modules():
+    """What fixtures of a module call counts as well."""
+    with _logging_kept():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def logging_of_tests():
+    with _logging_kept():
+        yield
 
 
 @pytest.fixture

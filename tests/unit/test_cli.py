@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import re
 import resource
 import shlex
@@ -23,15 +22,10 @@ VERBS = ["run", *STAGES, "group", "validate", "recipes", "inspect backbone"]
 
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
-    """Work in an empty folder, on wide paper, and leave logging as it was."""
+    """Work in an empty folder, on wide paper."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
-    root, ours = logging.getLogger(), logging.getLogger("lomt")
-    kept = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level = kept[0], kept[1]
-    ours.setLevel(kept[2])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`lomt export` of models, `lomt verify` and `lomt cost`: what they parse, write, print and refuse."""
 
 import json
-import logging
 import sys
 
 import numpy as np
@@ -77,11 +76,6 @@ def surroundings(place, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
     monkeypatch.setattr(sys, "path", sys.path[:])
-    root, ours = logging.getLogger(), logging.getLogger("lomt")
-    kept = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level = kept[0], kept[1]
-    ours.setLevel(kept[2])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """`lomt inspect FACTORY` and `lomt prune`: what they parse, print, write and refuse."""
 
 import json
-import logging
 import re
 import shlex
 import subprocess
@@ -111,17 +110,13 @@ SHAPE = ("--input", "1x3x4x4")
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """Work in an empty folder with a factory, on wide paper, and leave logging and modules as they were."""
+    """Work in an empty folder with a factory, on wide paper, and leave modules as they were."""
     (tmp_path / "nets.py").write_text(FACTORY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("TERMINAL_WIDTH", "200")
     monkeypatch.setattr(sys, "path", sys.path[:])
-    root, ours = logging.getLogger(), logging.getLogger("lomt")
-    kept = root.handlers[:], root.level, ours.level
     yield tmp_path
-    root.handlers[:], root.level = kept[0], kept[1]
-    ours.setLevel(kept[2])
     sys.modules.pop("nets", None)
 
 

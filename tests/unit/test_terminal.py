@@ -168,19 +168,10 @@ def test_tables_in_a_file_are_never_wrapped(capsys):
     assert lines[2].split() == ["[b]", "22"]
 
 
-@pytest.fixture
-def kept_logging():
-    root, ours = logging.getLogger(), logging.getLogger("lomt")
-    kept = root.handlers[:], root.level, ours.level
-    yield
-    root.handlers[:], root.level = kept[0], kept[1]
-    ours.setLevel(kept[2])
-
-
 @pytest.mark.parametrize(
     ("verbosity", "heard"), [(0, "WARNING"), (1, "INFO WARNING"), (2, "DEBUG INFO WARNING")]
 )
-def test_records_go_to_standard_error(kept_logging, capsys, verbosity, heard):
+def test_records_go_to_standard_error(capsys, verbosity, heard):
     configure_logging(verbosity)
     for level in ("debug", "info", "warning"):
         getattr(logging.getLogger("lomt.test"), level)("text")
@@ -194,7 +185,7 @@ def test_records_go_to_standard_error(kept_logging, capsys, verbosity, heard):
     assert [line for line in lines if "other" in line] == ["WARNING other: theirs"]
 
 
-def test_records_leave_the_bar_whole(kept_logging, screen, monkeypatch):
+def test_records_leave_the_bar_whole(screen, monkeypatch):
     monkeypatch.setattr("lomt.terminal.get_console", lambda: screen)
     configure_logging(1)
     with terminal_progress() as progress:

@@ -84,7 +84,7 @@ def test_fill_decodes_the_rest(caplog):
     dataset = Counting(FLAT)
     cached = CachedDataset(dataset)
     cached.sample(4)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", "lomt"):
         assert cached.fill(threads=3) is cached
     assert sorted(dataset.decoded) == list(range(10))
     assert "counting: 10 samples" in caplog.text

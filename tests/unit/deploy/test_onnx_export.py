@@ -85,7 +85,7 @@ def test_one_task_of_a_bfloat16_model_in_training(tmp_path, exported, capfd, cap
     tiny = torch.finfo(torch.bfloat16).tiny / 4
     model.depth_head.weight.data[0, :2, 0, 0] = tiny
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "lomt")
     path = tmp_path / "depth.onnx"
     assert (
         export_onnx(

@@ -23,7 +23,7 @@ def test_features_equal_those_of_the_whole_model(transformer, caplog):
     names, images = ["blocks.1", "blocks.0"], torch.randn(2, 3, 32, 48)
     whole = copy.deepcopy(transformer)
 
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, "lomt"):
         cut = truncate(whole, names)
 
     assert "is cut only at 3 layers that timm lists, because `blocks.0` puts out shape" in caplog.text

@@ -315,7 +315,7 @@ def test_without_a_teacher_only_labels_count(finished, copy):
     "settings",
     [
         "{target: dense, channels: 0.5, importance: taylor, loss_batches: 1, recalibrate_batches: 0}",
-        "{params: 0.4, importance: task_weighted, ranking: component, rounds: 2, divisor: 4}",
+        "{params: 0.4, importance: task_weighted, ranking: component, rounds: 2, divisor: 4, pruned_only: false}",
     ],
 )
 def test_other_settings(copy, settings):
