@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from lomt.data.array_pool import ArrayPool
 from lomt.data.augment import Augmentation
 from lomt.data.collate import collate
 from lomt.data.prefetch import in_processes, in_thread
@@ -81,6 +82,7 @@ class BatchLoader:
         self.rank = rank
         self.world_size = world_size
         self.wait_s = 0.0
+        self._pool = ArrayPool()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -111,7 +113,7 @@ class BatchLoader:
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(order)
-        return _BatchMaker(self.dataset, self.augmentation, self.seed, epoch, order, self._slice)
+        return _BatchMaker(self.dataset, self.augmentation, self.seed, epoch, order, self._slice, self._pool)
 
     def _slice(self, batch: int) -> slice:
         """Return where this rank's part of a global batch lies in the order."""
@@ -143,11 +145,12 @@ class _BatchMaker:
     epoch: int
     order: np.ndarray
     where: Callable[[int], slice]
+    pool: ArrayPool
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         indices = self.order[self.where(number)].tolist()
         if indices:
-            return collate([self._sample(index) for index in indices], self.dataset.targets)
+            return collate([self._sample(index) for index in indices], self.dataset.targets, self.pool)
         shapes = collate([self.dataset.sample(0)], self.dataset.targets)
         return {name: values[:0] for name, values in shapes.items()}
 
