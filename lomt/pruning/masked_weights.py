@@ -59,7 +59,8 @@ class MaskedWeights(OperationWatch):
         removed = self._removed[id(weight)]
         slim = self._stand_ins.get(id(weight), weight).detach()
         if 0 in removed:
-            slim = slim.index_select(0, _others(weight.shape[0], removed[0]))
+            computed = _others(weight.shape[0], removed[0])
+            slim = slim.index_select(0, computed)
         if 1 in removed:
             kept = _others(weight.shape[1], removed[1])
             slim, features = slim.index_select(1, kept), features.index_select(-slim.ndim + 1, kept)
@@ -68,9 +69,7 @@ class MaskedWeights(OperationWatch):
             channel = -slim.ndim + 1
             shape = list(result.shape)
             shape[channel] = weight.shape[0]
-            result = result.new_zeros(shape).index_copy_(
-                channel, _others(weight.shape[0], removed[0]), result
-            )
+            result = result.new_zeros(shape).index_copy_(channel, computed, result)
         if bias is not None:
             result += bias.reshape(-1, *(1,) * (slim.ndim - 2))
         return result

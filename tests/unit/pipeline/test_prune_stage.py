@@ -18,9 +18,8 @@ from lomt.pruning.plan import PruningPlan
 from lomt.recipe import load_recipe
 from lomt.training.checkpoint import load_checkpoint
 from tests.unit.pipeline.messages import Messages
+from tests.unit.pipeline.tiny import POINTS, RECIPE
 
-RECIPE = Path(__file__).with_name("tiny.yaml")
-POINTS = "rewire.branch_points={segmentation: layer3, depth: layer2}"
 PRUNE = (
     "prune={macs: 0.5, rounds: 2, importance: task_union, loss_batches: 2, recalibrate_batches: 2, distill: {}, "
     "pruned_only: false, train: {checkpoint_s: 0.001}}"
@@ -35,23 +34,10 @@ def go(out, *overrides, progress=None, **choices):
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory):
-    """A run of the stages before."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    go(out, last="rewire")
-    return out
-
-
-@pytest.fixture(scope="module")
-def finished(before, tmp_path_factory):
-    out = Path(shutil.copytree(before, tmp_path_factory.mktemp("runs") / "tiny"))
+def finished(rewired_run, tmp_path_factory):
+    out = Path(shutil.copytree(rewired_run, tmp_path_factory.mktemp("runs") / "tiny"))
     summary, texts = go(out)
     return out, summary, texts
-
-
-@pytest.fixture
-def copy(before, tmp_path):
-    return Path(shutil.copytree(before, tmp_path / "tiny"))
 
 
 def read(out, name):

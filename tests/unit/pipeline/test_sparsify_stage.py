@@ -15,9 +15,8 @@ from lomt.pruning import storage
 from lomt.recipe import load_recipe
 from lomt.sparsity.baselines import BASELINES, MaskAgreement
 from tests.unit.pipeline.messages import Messages
+from tests.unit.pipeline.tiny import POINTS, RECIPE
 
-RECIPE = Path(__file__).with_name("tiny.yaml")
-POINTS = "rewire.branch_points={segmentation: layer3, depth: layer2}"
 SPARSIFY = (
     "sparsify={method: both, target: {macs: 0.5}, loss_batches: 1, recalibrate_batches: 1, "
     "train: {epochs: 2, checkpoint_s: 0.001}}"
@@ -41,23 +40,10 @@ def go(out, *overrides, progress=None, **choices):
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory):
-    """A run of the stages before."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    go(out, last="rewire")
-    return out
-
-
-@pytest.fixture(scope="module")
-def finished(before, tmp_path_factory):
-    out = Path(shutil.copytree(before, tmp_path_factory.mktemp("runs") / "tiny"))
+def finished(rewired_run, tmp_path_factory):
+    out = Path(shutil.copytree(rewired_run, tmp_path_factory.mktemp("runs") / "tiny"))
     summary, texts = go(out)
     return out, summary, texts
-
-
-@pytest.fixture
-def copy(before, tmp_path):
-    return Path(shutil.copytree(before, tmp_path / "tiny"))
 
 
 def read(out, name):
@@ -225,12 +211,12 @@ def test_killed_and_resumed_equals_uninterrupted(finished, copy, number, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "steps"), [(1, 1), (2, 0), (2, 2), (3, 1)], ids=str)
-def test_rounds_resume(copy, before, tmp_path, number, steps):
+def test_rounds_resume(copy, rewired_run, tmp_path, number, steps):
     change = (
         "sparsify={method: imp, rounds: 3, granularity: unstructured, target: {params: 0.875}, ramp_epochs: 2, "
         "recalibrate_batches: 1, train: {epochs: 3, checkpoint_s: 0.001}}"
     )
-    whole = Path(shutil.copytree(before, tmp_path / "whole"))
+    whole = Path(shutil.copytree(rewired_run, tmp_path / "whole"))
     _, texts = go(whole, change)
     assert [text.split(", ")[-1] for text in texts[1:]] == ["50.0% to go", "75.0% to go", "87.5% to go"]
     with pytest.raises(SystemExit):

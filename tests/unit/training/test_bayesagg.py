@@ -12,6 +12,7 @@ from lomt.training.aggregation import make_aggregator
 from lomt.training.bayesagg import BayesAgg, StepLabels, precision_weighted
 from lomt.training.last_layer_posterior import Moments, likelihood_of, updated
 from tests.reference import bayesagg as reference
+from tests.unit.killed_after import KilledAfter
 
 SIZE = (4, 6)
 
@@ -434,23 +435,6 @@ def test_losses_fall(make_model, make_loader, squared, accumulation_steps):
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(make_model, make_loader, squared, tmp_path):
-    class Kill:
-        left = 7
-
-        def start(self, what, total, done=0):
-            pass
-
-        def advance(self, **values):
-            self.left -= 1
-            if not self.left:
-                raise SystemExit
-
-        def finish(self, note=""):
-            pass
-
-        def message(self, text):
-            pass
-
     def fit(**choices):
         model = make_model()
         trainer(model, squared, make_loader(), **choices).fit()
@@ -458,7 +442,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(make_model, make_loader, 
 
     whole = fit()
     with pytest.raises(SystemExit):
-        fit(checkpoint=tmp_path / "a.checkpoint", progress=Kill())
+        fit(checkpoint=tmp_path / "a.checkpoint", progress=KilledAfter(7))
     resumed = fit(checkpoint=tmp_path / "a.checkpoint")
     assert all(value.equal(resumed[name]) for name, value in whole.items())
 

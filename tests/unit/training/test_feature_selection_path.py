@@ -6,10 +6,10 @@ from lomt.sparsity import nested_soft_threshold
 from lomt.training import (
     FeatureSelectionPath,
     OptimizerOptions,
-    SilentProgress,
     Trainer,
     TrainingOptions,
 )
+from tests.unit.killed_after import KilledAfter
 
 TASKS = ("depth", "segmentation")
 FACTORS = {"first": 0.5, "second": 1.0}
@@ -67,24 +67,12 @@ def test_survival_is_the_last_step_alive_over_all_steps(make_loader, tasks):
     assert path.survival() == {task: {"first": 1.0, "second": 1.0} for task in TASKS}
 
 
-class Killed(SilentProgress):
-    """Ends the work at a step."""
-
-    def __init__(self, step):
-        self.left = step
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if not self.left:
-            raise SystemExit
-
-
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_killed_and_resumed_ends_the_same(make_loader, tasks, tmp_path, step):
     whole, whole_path, training = trainer(make_loader(), tasks)
     training.fit()
     place = {"checkpoint": tmp_path / "c.checkpoint", "history": tmp_path / "history.jsonl"}
-    _, _, training = trainer(make_loader(), tasks, progress=Killed(step), **place)
+    _, _, training = trainer(make_loader(), tasks, progress=KilledAfter(step), **place)
     with pytest.raises(SystemExit):
         training.fit()
     model, path, training = trainer(make_loader(), tasks, **place)

@@ -7,12 +7,12 @@ from lomt.training import (
     GroupNetworks,
     GroupWeighting,
     OptimizerOptions,
-    SilentProgress,
     Trainer,
     TrainingOptions,
     in_group,
 )
 from lomt.training.weighting import Moment
+from tests.unit.killed_after import KilledAfter
 
 TASKS = ("red", "minus_red", "green", "minus_green")
 
@@ -70,16 +70,6 @@ def test_planted_families_are_found(seed, choices):
     red, minus_red, green, minus_green = weighting.membership.argmax(1).tolist()
 
     assert red == minus_red != green == minus_green
-
-
-class KilledAfter(SilentProgress):
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if self.left == 0:
-            raise SystemExit
 
 
 def test_resumed_equals_uninterrupted(tmp_path):

@@ -11,6 +11,7 @@ from lomt.training import (
     updating_only,
 )
 from lomt.training.partial_update import frozen_norms
+from tests.unit.killed_after import KilledAfter
 
 CHOSEN = [1, 4, 6]
 
@@ -107,24 +108,6 @@ def test_frozen_parameters_are_not_in_the_optimizer(make_model, make_loader, tas
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(make_model, make_loader, tasks, tmp_path):
-    class Killed(Exception):
-        pass
-
-    class Kill:
-        def start(self, what, total, done=0):
-            self.left = 5
-
-        def advance(self, **values):
-            self.left -= 1
-            if not self.left:
-                raise Killed
-
-        def finish(self, note=""):
-            pass
-
-        def message(self, text):
-            pass
-
     def fit(**choices):
         model = make_model()
         with updating_only(model, masks_of(model)) as update:
@@ -132,8 +115,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(make_model, make_loader, 
         return model.state_dict()
 
     whole = fit()
-    with pytest.raises(Killed):
-        fit(checkpoint=tmp_path / "a.checkpoint", progress=Kill())
+    with pytest.raises(SystemExit):
+        fit(checkpoint=tmp_path / "a.checkpoint", progress=KilledAfter(5))
     resumed = fit(checkpoint=tmp_path / "a.checkpoint")
     assert all(value.equal(resumed[name]) for name, value in whole.items())
 

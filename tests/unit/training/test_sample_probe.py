@@ -6,10 +6,10 @@ from lomt.training import (
     OptimizerOptions,
     RunningMoments,
     SampleProbe,
-    SilentProgress,
     Trainer,
     TrainingOptions,
 )
+from tests.unit.killed_after import KilledAfter
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
@@ -33,16 +33,6 @@ def test_one_value_has_no_deviation_and_missing_ones_stay_so():
 
     assert moments.mean[0, 0] == 2
     assert moments.mean.isnan().tolist() == moments.deviation.isnan().tolist() == [[False, True]]
-
-
-class KilledAfter(SilentProgress):
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if self.left == 0:
-            raise SystemExit
 
 
 def red(predictions, batch):

@@ -15,23 +15,11 @@ from lomt.structure import trace_structure
 from lomt.training import (
     FreeRunningThresholds,
     OptimizerOptions,
-    SilentProgress,
     SparseToTarget,
     Trainer,
     TrainingOptions,
 )
-
-
-class KilledAfter(SilentProgress):
-    """Ends the process's work at a step, as a kill would."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if self.left == 0:
-            raise SystemExit
+from tests.unit.killed_after import KilledAfter
 
 
 def sparse(model, *, thresholds=True, lasso=True, target=0.6, end=9):

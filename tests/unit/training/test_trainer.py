@@ -18,6 +18,7 @@ from lomt.training import (
     TrainingOptions,
     evaluate,
 )
+from tests.unit.killed_after import KilledAfter
 
 
 def options(**changes):
@@ -68,18 +69,6 @@ def test_evaluation_of_halves_is_that_of_the_whole(make_model, make_loader, task
     for task in tasks:
         assert parts.losses[task] == pytest.approx(whole.losses[task], rel=1e-5)
         assert parts.metrics[task] == pytest.approx(whole.metrics[task], rel=1e-5)
-
-
-class KilledAfter(SilentProgress):
-    """Ends the process's work at a step, as a kill would."""
-
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if self.left == 0:
-            raise SystemExit
 
 
 @pytest.mark.parametrize("killed_at", [2, 4, 7, 9])

@@ -19,6 +19,7 @@ from lomt.training import (
     TrainingOptions,
 )
 from lomt.training.weighting import Moment, make_weighting
+from tests.unit.killed_after import KilledAfter
 
 WEIGHTS = {"depth": 1.0, "segmentation": 2.0}
 
@@ -171,16 +172,6 @@ def test_switch_by_patience_needs_validation(make_model, make_loader, tasks):
     chosen = options("switch", weighting_options={"patience": 1})
     with pytest.raises(ValueError, match="Expected validation batches, because `switch` waits"):
         Trainer(make_model(), tasks, make_loader(), chosen).fit()
-
-
-class KilledAfter(SilentProgress):
-    def __init__(self, steps):
-        self.left = steps
-
-    def advance(self, count=1, **figures):
-        self.left -= 1
-        if self.left == 0:
-            raise SystemExit
 
 
 @pytest.mark.parametrize("killed_at", [5, 10])
