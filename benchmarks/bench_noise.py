@@ -1,6 +1,6 @@
 """What `lomt bench` can tell apart on this machine, and whether it agrees with a plain timed loop.
 
-    python benchmarks/bench_noise.py                  # three parts, about an hour and a half; leave the machine alone
+    python benchmarks/bench_noise.py                  # three parts, about half an hour; leave the machine alone
     python benchmarks/bench_noise.py --quick --repeats 2 2 --output /tmp/noise.json      # to try it out
 
 Three questions, each about a network of 3x3 convolutions that takes some milliseconds on one thread:
@@ -38,6 +38,7 @@ from tests.reference.plain_timing import time_plainly
 
 TARGETS = {"same": 19 / 20, "slowed": 9 / 10}
 WIDTH, LAYERS, SIZE = 32, 3, (96, 128)
+_PLAIN_LOOPS = 20
 _RESULT = Path(__file__).parent / "results" / "bench_noise.json"
 
 
@@ -136,8 +137,8 @@ def measure(part: str, files: Mapping[str, Path], number: int, *, quick: bool) -
 
 
 def _plain(arms: Mapping[str, Path]) -> dict[str, float]:
-    """Return the median of five plain loops over each network, taken in turns."""
-    times = [{name: time_plainly(path, (1, 3, *SIZE)) for name, path in arms.items()} for _ in range(5)]
+    """Return the median of plain loops over each network, taken in turns."""
+    times = [{name: time_plainly(path, (1, 3, *SIZE)) for name, path in arms.items()} for _ in range(_PLAIN_LOOPS)]
     return {name: median(own[name] for own in times) for name in arms}
 
 

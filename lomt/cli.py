@@ -11,12 +11,13 @@ import typer
 from typer.core import TyperGroup
 
 from lomt import __version__
+from lomt.cli_adopt import ADOPT_EXAMPLE, adopt_model
 from lomt.cli_bench import BENCH_EXAMPLE, bench_verb
 from lomt.cli_cost import cost
 from lomt.cli_data import data_app
 from lomt.cli_deploy import export_verb, verify
 from lomt.cli_inspect import inspect_app
-from lomt.cli_options import VerboseOption
+from lomt.cli_options import VerboseOption, make_local_modules_known
 from lomt.cli_prune import prune_model
 from lomt.cli_quantize import QUANTIZE_EXAMPLE, quantize_verb
 from lomt.errors import ExportMismatchError, LomtError, UnknownNameError
@@ -76,6 +77,17 @@ OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory; runs/NAME if not given.")
 ]
 
+BranchPointsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--branch-points",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="YAML with a layer for every task, instead of what locate found.",
+    ),
+]
+
 
 @app.callback()
 def options(
@@ -93,6 +105,7 @@ def run_stages(
     out: OutOption = None,
     first: Annotated[str, typer.Option("--from", metavar="STAGE", help="First stage to run.")] = STAGES[0],
     last: Annotated[str, typer.Option("--until", metavar="STAGE", help="Last stage to run.")] = STAGES[-1],
+    branch_points: BranchPointsOption = None,
     verbose: VerboseOption = 0,
 ) -> None:
     """Run all stages, or those from --from until --until: train, locate, rewire, sparsify, prune,
@@ -102,7 +115,7 @@ def run_stages(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(first) > STAGES.index(last):
         _fail(f"Expected `--from` to come before `--until`, but got {first} and {last}.")
-    _run(recipe, overrides, out, verbose, first=first, last=last)
+    _run(recipe, overrides, out, verbose, first=first, last=last, branch_points=branch_points)
 
 
 def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
@@ -132,21 +145,11 @@ def rewire(
     recipe: RecipeArgument,
     overrides: SetOption = None,
     out: OutOption = None,
-    branch_points: Annotated[
-        Path | None,
-        typer.Option(
-            "--branch-points",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="YAML with a layer for every task, instead of what locate found.",
-        ),
-    ] = None,
+    branch_points: BranchPointsOption = None,
     verbose: VerboseOption = 0,
 ) -> None:
     """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
-    choices: dict[str, Any] = {} if branch_points is None else {"branch_points": branch_points}
-    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", **choices)
+    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", branch_points=branch_points)
 
 
 def _run_stage(
@@ -199,9 +202,11 @@ def validate(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     """Find every mistake in a recipe, without touching data or a device; exit status 2 if there is one."""
     from lomt.recipe import load_recipe
 
+    make_local_modules_known()
     settings = load_recipe(recipe, overrides or ())
     tasks = ", ".join(settings.tasks)
-    typer.echo(f"Recipe {recipe} is valid: {tasks} on {settings.model.backbone.name}.")
+    network = settings.model.factory or settings.model.backbone.name
+    typer.echo(f"Recipe {recipe} is valid: {tasks} on {network}.")
 
 
 @app.command("recipes", epilog="Example: lomt recipes")
@@ -227,6 +232,7 @@ app.add_typer(inspect_app, name="inspect")
 app.add_typer(data_app, name="data")
 _EXAMPLE = "Example: lomt prune timm:resnet18 --input 1x3x64x64 --macs 0.5 --dry-run"
 app.command("prune", epilog=_EXAMPLE)(prune_model)
+app.command("adopt", epilog=ADOPT_EXAMPLE)(adopt_model)
 
 
 def main() -> None:
@@ -246,13 +252,15 @@ def _run(
     from lomt.terminal import configure_logging, terminal_progress
 
     configure_logging(verbosity)
+    make_local_modules_known()
     settings = load_recipe(recipe, overrides or ())
     directory = Path("runs") / settings.name if out is None else out
     try:
         from lomt import pipeline
 
         with terminal_progress() as progress:
-            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **choices)
+            given = {name: value for name, value in choices.items() if value is not None}
+            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **given)
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command again to go on from the last checkpoint.", err=True)
         raise typer.Exit(_INTERRUPTED) from None

@@ -2,20 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 
 from lomt.errors import UnknownNameError
-from lomt.models import ModelSpec
+from lomt.models import AdoptedSpec, ModelSpec
 
 __all__ = ["copy_matching_weights", "rewire"]
 
 
-def rewire(spec: ModelSpec, branch_points: Mapping[str, str]) -> ModelSpec:
+AnySpec = TypeVar("AnySpec", ModelSpec, AdoptedSpec)
+
+
+def rewire(spec: AnySpec, branch_points: Mapping[str, str]) -> AnySpec:
     """Return the plan of the network whose decoders read the given layers.
 
     The backbone of the network built from it ends after the deepest branch point; with every task at
-    the original's last layer it computes exactly what the original does.
+    the original's last layer it computes exactly what the original does. A decoder of a user's own model that reads
+    several layers goes on reading those at its layer or before it; each deeper one is replaced by the layer.
 
     Args:
         spec: The original network.

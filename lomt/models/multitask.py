@@ -14,6 +14,7 @@ from lomt.errors import UnknownNameError
 from lomt.models.backbone import BackboneSpec, create_backbone
 from lomt.models.decoders import DecoderSpec, build_decoder, set_output_biases
 from lomt.models.intermediates import Backbone
+from lomt.models.task_network import TaskNetwork
 from lomt.models.truncate import last_layer, truncate
 
 __all__ = ["ModelSpec", "MultiTaskModel"]
@@ -118,13 +119,15 @@ class ModelSpec:
         return MultiTaskModel(dataclasses.replace(self, branch_points=points), backbone)
 
 
-class MultiTaskModel(nn.Module):
+class MultiTaskModel(TaskNetwork):
     """A truncated backbone and the decoders that read it; no two tasks share a decoder.
 
     Args:
         spec: Description with a branch point for every task.
         backbone: Backbone that puts out the features of all of them.
     """
+
+    spec: ModelSpec
 
     def __init__(self, spec: ModelSpec, backbone: Backbone) -> None:
         super().__init__()
@@ -144,11 +147,6 @@ class MultiTaskModel(nn.Module):
                 for task, decoder in spec.decoders.items()
             }
         )
-
-    @property
-    def branch_points(self) -> dict[str, str]:
-        """The layer that each task's decoder reads."""
-        return dict(self.spec.branch_points)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
         """Predict all tasks.
@@ -178,26 +176,6 @@ class MultiTaskModel(nn.Module):
             biases: By task, (out_channels,).
         """
         set_output_biases(self.decoders, biases)
-
-    def component_of(self, parameter_name: str) -> str:
-        """Say to which part a parameter, buffer or module belongs.
-
-        Args:
-            parameter_name: Dotted name, as in ``named_parameters()``.
-
-        Returns:
-            ``"backbone"`` or the name of a task.
-
-        Raises:
-            UnknownNameError: The name is in no part.
-        """
-        part, _, rest = parameter_name.partition(".")
-        if part == "backbone":
-            return part
-        task = rest.partition(".")[0]
-        if part == "decoders" and task in self.decoders:
-            return task
-        raise UnknownNameError("parameter", parameter_name, dict(self.named_parameters()))
 
 
 def _check_task_name(task: str) -> None:

@@ -13,7 +13,9 @@ from lomt.atomic_file import write_atomically, write_text_atomically
 from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
 from lomt.models.backbone import mismatch
-from lomt.models.multitask import ModelSpec, MultiTaskModel
+from lomt.models.adopted import AdoptedSpec
+from lomt.models.multitask import ModelSpec
+from lomt.models.task_network import TaskNetwork
 
 __all__ = ["SCHEMA", "load_model", "save_model"]
 
@@ -23,7 +25,7 @@ SCHEMA = 1
 _STRUCTURE, _WEIGHTS = "structure.json", "model.safetensors"
 
 
-def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
+def save_model(model: TaskNetwork, directory: str | Path) -> Path:
     """Write ``structure.json`` and ``model.safetensors`` into a directory.
 
     Each file is complete or as it was before: both are written under other names first and then put in
@@ -50,8 +52,10 @@ def save_model(model: MultiTaskModel, directory: str | Path) -> Path:
     return directory
 
 
-def load_model(directory: str | Path) -> MultiTaskModel:
-    """Build a saved model again and load its weights; nothing in the files is executed.
+def load_model(directory: str | Path) -> TaskNetwork:
+    """Build a saved model again and load its weights; of the files nothing is executed.
+
+    A network made of somebody else's model is built by the factory that the file names.
 
     Args:
         directory: What :func:`save_model` wrote.
@@ -116,9 +120,10 @@ def _read_weights(path: Path, checksum: str) -> dict[str, torch.Tensor]:
         raise ArtifactError(f"Expected {path} to be a safetensors file, but got {error}.") from error
 
 
-def _build(description: Any, path: Path) -> MultiTaskModel:
+def _build(description: Any, path: Path) -> TaskNetwork:
     try:
         with torch.random.fork_rng(devices=[]):
-            return ModelSpec.from_dict(description).build()
+            kind = AdoptedSpec if "factory" in description else ModelSpec
+            return kind.from_dict(description).build()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"Expected {path} to describe a model, but got: {error}") from error

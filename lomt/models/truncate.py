@@ -1,10 +1,8 @@
 """Cut a backbone after its deepest branch point."""
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 
@@ -12,6 +10,7 @@ from lomt.errors import ArtifactError, UnknownNameError
 from lomt.models.backbone import mismatch
 from lomt.models.candidates import FeatureGraph, feature_graph
 from lomt.models.graph import NotTraceableError, Trace, sources
+from lomt.models.graph_module import GraphModule
 from lomt.models.intermediates import Backbone, listed_features, truncate_by_intermediates
 from lomt.models.measure import image_size, measure
 
@@ -81,7 +80,7 @@ def load_shared(module: nn.Module, entries: Mapping[str, Tensor]) -> None:
     module.load_state_dict(shared)
 
 
-class GraphBackbone(Backbone):
+class GraphBackbone(Backbone, GraphModule):
     """A backbone cut by torch.fx: the needed modules under their own names, run by generated code.
 
     Args:
@@ -99,21 +98,11 @@ class GraphBackbone(Backbone):
             True: _cut(graph.train_trace, self.layer_names, overwritten),
             False: _cut(graph.trace, self.layer_names, overwritten),
         }
-        memo: dict[Any, Any] = {}
-        constants = {**graph.trace.constants, **graph.train_trace.constants}
-        for node in (*graphs[True].nodes, *graphs[False].nodes):
-            if node.op == "get_attr" and node.target in constants:
-                self.register_buffer(str(node.target), constants[str(node.target)], persistent=False)
-            elif node.op in ("call_module", "get_attr"):
-                _adopt(self, graph.backbone, str(node.target), memo)
-        # The generated functions take `self` as their argument: copying the module copies nothing stale.
-        self._run_in_mode: dict[bool, Callable[..., dict[str, Tensor]]] = {
-            training: type(fx.GraphModule(self, cut)).forward for training, cut in graphs.items()
-        }
-        self.training = graph.backbone.training
+        self.take_over(graph.backbone, graphs, {**graph.trace.constants, **graph.train_trace.constants})
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
-        return self._run_in_mode[self.training](self, images)
+        features: dict[str, Tensor] = self.run(images)
+        return features
 
 
 def _overwritten(graph: FeatureGraph, layer_names: Sequence[str]) -> frozenset[str]:
@@ -143,20 +132,3 @@ def _cut(trace: Trace, layer_names: Sequence[str], overwritten: Collection[str] 
             )
     cut.output({name: features[name] for name in layer_names})
     return cut
-
-
-def _adopt(target: nn.Module, source: nn.Module, path: str, memo: dict[Any, Any]) -> None:
-    """Copy the module, parameter or buffer at a dotted path, with plain modules on the way."""
-    *outer, name = path.split(".")
-    for part in outer:
-        source = getattr(source, part)
-        if not hasattr(target, part):
-            target.add_module(part, nn.Module())
-        target = getattr(target, part)
-    if hasattr(target, name):
-        return
-    value = copy.deepcopy(getattr(source, name), memo)
-    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
-        target.register_buffer(name, value, persistent=name not in source._non_persistent_buffers_set)
-    else:
-        setattr(target, name, value)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lomt.atomic_file import write_atomically
-from lomt.models import MultiTaskModel, load_model, save_model
+from lomt.models import TaskNetwork, load_model, save_model
 from lomt.pipeline.context import Context, wait_for_all
 from lomt.pipeline.rewire_stage import initial_network
 from lomt.pipeline.run_directory import StageFolder
@@ -48,7 +48,7 @@ class BaselineZeros:
         """How many rounds of cutting there are."""
         return self.settings.rounds if BASELINES[self.settings.method].is_iterative else 1
 
-    def make(self) -> MultiTaskModel:
+    def make(self) -> TaskNetwork:
         """Do the rounds that have not been done; return the network with the last one's zeros."""
         for number in range(1, self.rounds + 1):
             wait_for_all()
@@ -93,7 +93,7 @@ class BaselineZeros:
         decisions.zeroed(network, decision)
         self._write(place, network, decision)
 
-    def _write(self, place: Path, network: MultiTaskModel, decision: Decision) -> None:
+    def _write(self, place: Path, network: TaskNetwork, decision: Decision) -> None:
         keep = {name: mask.contiguous() for name, mask in decision.masks.keep.items()}
         facts = {
             "masks": decision.masks.to_dict(),
@@ -103,7 +103,7 @@ class BaselineZeros:
         write_atomically(place / _MASKS, lambda path: _save(keep, path))
         save_model(network, place / "cut")  # with its last file the round is cut
 
-    def _scored(self, number: int, decisions: Decisions) -> MultiTaskModel:
+    def _scored(self, number: int, decisions: Decisions) -> TaskNetwork:
         """Return the network on whose weights a round decides."""
         if number > 1:
             return load_model(self._place(number - 1))
@@ -113,17 +113,17 @@ class BaselineZeros:
             return network
         return self._trained()
 
-    def _goes_on_from(self, scored: MultiTaskModel) -> MultiTaskModel:
+    def _goes_on_from(self, scored: TaskNetwork) -> TaskNetwork:
         """Return the network whose weights are to be zero, as it is before that."""
         goes_on_from = BASELINES[self.settings.method].goes_on_from
         if self.settings.start == "published" and goes_on_from == "initial":
             return self._initial()
         return scored
 
-    def _trained(self) -> MultiTaskModel:
+    def _trained(self) -> TaskNetwork:
         return load_model(self.context.directory.path / self.settings.network)
 
-    def _initial(self) -> MultiTaskModel:
+    def _initial(self) -> TaskNetwork:
         start = self.context.recipe.rewire.start if self.settings.network == "rewired" else "initial"
         return initial_network(self.context, self._trained().branch_points, start)
 

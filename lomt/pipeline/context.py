@@ -3,19 +3,28 @@
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from lomt._version import __version__
-from lomt.branching import SelectionModel
+from lomt.branching import SelectionModel, copy_matching_weights
 from lomt.errors import ArtifactError
-from lomt.models import MultiTaskModel
+from lomt.models import (
+    AdoptedModel,
+    AdoptedSpec,
+    ModelSpec,
+    MultiTaskModel,
+    TaskNetwork,
+    fit_adapters,
+    load_model,
+)
 from lomt.pipeline.parts import Parts, training_options
 from lomt.pipeline.run_directory import RunDirectory, StageFolder, key_of
 from lomt.recipe import Recipe, TrainSettings
@@ -35,6 +44,7 @@ from lomt.training.weighting import Weighting
 __all__ = ["Context", "open_context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
+_ADAPTER_BATCHES = 4
 
 
 @dataclass
@@ -88,6 +98,9 @@ class Context:
             kept["data"].pop(name, None)
         if kept.get("prune"):
             del kept["prune"]["pruned_only"]
+        _drop_unused_model_keys(kept["model"])
+        if self.recipe.model.weights is not None:
+            kept["model"]["weights_sha256"] = self.parts.weights_sha256
         defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
         for name, default in defaults.items():
             if kept["data"][name] == default:
@@ -165,8 +178,35 @@ class Context:
         self.progress.finish()
         return result
 
-    def build(self, model: AnyModel) -> AnyModel:
-        """Give a new network the recipe's backbone weights and heads that begin at the best constants."""
+    def build(
+        self, spec: ModelSpec | AdoptedSpec, start: Literal["initial", "dense"] = "initial"
+    ) -> TaskNetwork:
+        """Build a network as it is before training.
+
+        One of timm's parts gets the recipe's backbone weights and heads that begin at the best constants; the user's
+        own keeps its weights, and adapters begin at what comes nearest to the features they stand in for.
+
+        Args:
+            spec: Which network.
+            start: Whether what it has in common with the dense network begins with the weights trained there.
+        """
+        if isinstance(spec, ModelSpec):
+            model: TaskNetwork = self.fill(spec.build())
+        else:
+            model = spec.cut(self.parts.adoption)
+        if start == "dense":
+            copy_matching_weights(load_model(self.directory.path / "dense"), model)
+        if isinstance(model, AdoptedModel) and isinstance(spec, AdoptedSpec):
+            reference = replace(spec, branch_points={}).cut(self.parts.adoption)
+            if start == "dense":
+                copy_matching_weights(load_model(self.directory.path / "dense"), reference)
+            batches = self.parts.loader("train", self.recipe.train, is_augmented=False).epoch(0)
+            images = (self.parts.prepared(batch["image"]) for batch in islice(batches, _ADAPTER_BATCHES))
+            fit_adapters(model, reference, images)
+        return model
+
+    def fill(self, model: AnyModel) -> AnyModel:
+        """Give a new network of timm's parts the recipe's backbone weights, and heads the best constants."""
         biases = self.parts.output_biases
         model.set_output_biases({task: biases[task] for task in model.spec.decoders})
         own = self.parts.backbone.state_dict()
@@ -221,6 +261,15 @@ def _without_unused(block: Any) -> Any:
         for name, value in block.items()
         if name not in unused or value != unused[name]
     }
+
+
+def _drop_unused_model_keys(model: dict[str, Any]) -> None:
+    """Drop what is said of a model of the user's own where there is none."""
+    if model["factory"] is None:
+        for name in ("factory", "factory_options", "weights", "trained", "outputs", "decoders"):
+            del model[name]
+    if model["backbone"]["path"] is None:
+        del model["backbone"]["path"]
 
 
 def provenance(parts: Parts, recipe: Recipe) -> str:

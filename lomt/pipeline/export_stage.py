@@ -7,7 +7,7 @@ from typing import Any
 
 from lomt.deploy import count_cost, export_files
 from lomt.errors import ExportMismatchError
-from lomt.models import MultiTaskModel
+from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.pipeline.finetune_stage import FINETUNED
 from lomt.pipeline.onnx_quality import check_metrics, file_images, interface_of, samples
@@ -65,7 +65,7 @@ def run_export(context: Context) -> None:
 def _export(context: Context, stage: str, files: Mapping[Path, list[str] | None]) -> dict[str, Any]:
     settings, parts = context.recipe.export, context.parts
     model = load(context.directory.path / stage).eval()
-    assert isinstance(model, MultiTaskModel)
+    assert isinstance(model, TaskNetwork)
     interface = interface_of(parts)
     images = file_images(parts, samples(parts, max(settings.batch_sizes)), interface)
     exported = export_files(

@@ -2,8 +2,7 @@
 
 import torch
 
-from lomt.branching import copy_matching_weights, next_finer, rewire
-from lomt.models import load_model
+from lomt.branching import next_finer, rewire
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder
 
@@ -48,9 +47,7 @@ def _trial(context: Context, folder: StageFolder, task: str, layer: str) -> floa
     context.progress.message(f"locate: {task} alone at {layer}")
     tasks = {task: parts.tasks[task]}
     torch.manual_seed(recipe.seed)
-    model = context.build(rewire(parts.model_spec(tasks), {task: layer}).build())
-    if recipe.locate.start == "dense":
-        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    model = context.build(rewire(parts.model_spec(tasks), {task: layer}), recipe.locate.start)
     trainer = context.trainer(model, tasks, recipe.train, folder.path / task, name=name, epochs=epochs)
     history = trainer.fit()
     loss = float(history[-1].get("validation_loss", history[-1]["train_loss"])[task])

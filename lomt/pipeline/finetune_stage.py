@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lomt.atomic_file import write_atomically
-from lomt.models import MultiTaskModel, save_model
+from lomt.models import TaskNetwork, save_model
 from lomt.pipeline.context import Context, wait_for_all
 from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pipeline.run_directory import StageFolder
@@ -115,9 +115,9 @@ class _Finetuning:
     def _target(self) -> str:
         return tuned_task(self.context.recipe)
 
-    def _network(self) -> MultiTaskModel:
+    def _network(self) -> TaskNetwork:
         model = load(self.context.directory.path / tuned_network(self.context.recipe))
-        assert isinstance(model, MultiTaskModel)
+        assert isinstance(model, TaskNetwork)
         return model
 
     def _choose_once(self) -> None:
@@ -149,13 +149,13 @@ class _Finetuning:
         self.folder.write_json(_SELECTION, {"share": settings.share, **part.to_dict(model)})
 
 
-def _present(masks: dict[str, Tensor], model: MultiTaskModel) -> dict[str, Tensor]:
+def _present(masks: dict[str, Tensor], model: TaskNetwork) -> dict[str, Tensor]:
     """Return the masks of what the model has while other tasks' decoders are out."""
     return {name: mask for name, mask in masks.items() if name in model.state_dict()}
 
 
 @contextmanager
-def _only(model: MultiTaskModel, task: str) -> Iterator[None]:
+def _only(model: TaskNetwork, task: str) -> Iterator[None]:
     """Take the other tasks' decoders out inside the context: they would only cost time."""
     whole = dict(model.decoders.items())
     try:

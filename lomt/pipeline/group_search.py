@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lomt.errors import ScoreError
 from lomt.grouping import Membership, group_data_maps, require_true_classes, true_class_probability
-from lomt.models import MultiTaskModel
+from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.training import GroupNetworks, GroupWeighting, SampleProbe, in_group
 
@@ -30,7 +30,7 @@ def membership_by_search(context: Context, folder: Path) -> Membership:
     recipe, settings, parts = context.recipe, context.recipe.group, context.parts
     count = _asked(context)
     torch.manual_seed(recipe.seed)
-    networks: list[MultiTaskModel] = [context.build(parts.model_spec().build()) for _ in range(count)]
+    networks: list[TaskNetwork] = [context.build(parts.model_spec()) for _ in range(count)]
     weighting = GroupWeighting(
         parts.weights,
         count,
@@ -80,7 +80,7 @@ def membership_by_data_maps(context: Context, folder: Path) -> Membership:
     count = _asked(context)
     require_true_classes(parts.tasks)
     torch.manual_seed(recipe.seed)
-    model: MultiTaskModel = context.build(parts.model_spec().build())
+    model: TaskNetwork = context.build(parts.model_spec())
     device = context.accelerator(recipe.train).device
 
     def look(predictions: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -31,7 +31,7 @@ from lomt.grouping import (
     write_heat_map,
     write_membership_map,
 )
-from lomt.models import MultiTaskModel, load_model
+from lomt.models import TaskNetwork, load_model
 from lomt.pipeline.context import Context, open_context, wait_for_all
 from lomt.pipeline.group_recipes import network_text, write_recipes
 from lomt.pipeline.group_search import membership_by_data_maps, membership_by_search
@@ -259,7 +259,7 @@ def _measured(context: Context, place: Path) -> Affinity:
     """Train the dense network again and measure after every epoch."""
     recipe, settings, parts = context.recipe, context.recipe.group, context.parts
     torch.manual_seed(recipe.seed)
-    model: MultiTaskModel = context.build(parts.model_spec().build())
+    model: TaskNetwork = context.build(parts.model_spec())
     device = context.accelerator(recipe.train).device
     shared = list(shared_parameters(model, norms=True).values())
     probe = AffinityProbe(

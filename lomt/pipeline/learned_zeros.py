@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lomt.models import MultiTaskModel, load_model
+from lomt.models import TaskNetwork, load_model
 from lomt.pipeline.context import Context
 from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pipeline.run_directory import StageFolder
@@ -47,7 +47,7 @@ class LearnedZeros:
     settings: SparsifySettings
     folder: StageFolder
 
-    def make(self) -> MultiTaskModel:
+    def make(self) -> TaskNetwork:
         """Return the trained network with its zeros as plain weights.
 
         Raises:
@@ -82,7 +82,7 @@ class LearnedZeros:
         """Delete what is no longer needed."""
         (self.folder.path / "rising.history.jsonl").unlink(missing_ok=True)
 
-    def _regularizer(self, model: MultiTaskModel) -> Regularizer:
+    def _regularizer(self, model: TaskNetwork) -> Regularizer:
         """Put thresholds on the model, if the method has them, and return what drives the training."""
         settings = self.settings
         if settings.granularity == "unstructured":
@@ -100,7 +100,7 @@ class LearnedZeros:
         return SparseToTarget(self._controller(model, structure, groups))
 
     def _controller(
-        self, model: MultiTaskModel, structure: Structure, groups: CoupledGroups
+        self, model: TaskNetwork, structure: Structure, groups: CoupledGroups
     ) -> SparsityController:
         settings = self.settings
         name, share = target_of(settings)

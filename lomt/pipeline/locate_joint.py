@@ -12,7 +12,7 @@ from lomt.branching import (
     survival_profiles,
 )
 from lomt.branching.rewire import copy_matching_weights
-from lomt.models import Layer, load_model, truncate
+from lomt.models import Layer, ModelSpec, load_model, truncate
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder
 from lomt.recipe import TrainSettings
@@ -91,9 +91,9 @@ def _model(context: Context) -> SelectionModel:
     settings, parts = context.recipe.locate, context.parts
     backbone = truncate(parts.backbone, [layer.name for layer in candidates(context)])
     joint = settings.joint
-    model = context.build(
-        SelectionModel(parts.model_spec(), backbone, width=joint.width, stride=joint.stride)
-    )
+    spec = parts.model_spec()
+    assert isinstance(spec, ModelSpec), "a recipe with a factory cannot ask for this method"
+    model = context.fill(SelectionModel(spec, backbone, width=joint.width, stride=joint.stride))
     if settings.start == "dense":
         copy_matching_weights(load_model(context.directory.path / "dense").backbone, model.backbone)
     return model

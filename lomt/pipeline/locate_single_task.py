@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from lomt.branching import DensityProfile, copy_matching_weights, density_profile
-from lomt.models import MultiTaskModel, load_model
+from lomt.branching import DensityProfile, density_profile
+from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
@@ -48,9 +48,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     context.progress.message(f"locate: {task} alone, trial {trial + 1} of {settings.seeds}")
     tasks = {task: parts.tasks[task]}
     torch.manual_seed(seed)
-    model = context.build(parts.model_spec(tasks).build())
-    if settings.start == "dense":
-        copy_matching_weights(load_model(context.directory.path / "dense"), model)
+    model = context.build(parts.model_spec(tasks), settings.start)
     path = GroupLassoPath(
         model.backbone,
         lambda_path(settings.lambdas.start, settings.lambdas.stop, settings.lambdas.count),
@@ -91,7 +89,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     return report
 
 
-def _weights(context: Context, model: MultiTaskModel, tasks: Mapping[str, Task]) -> dict[str, float]:
+def _weights(context: Context, model: TaskNetwork, tasks: Mapping[str, Task]) -> dict[str, float]:
     """Return the factor that brings the task's loss to 1 at the start.
 
     Group lasso trades the loss against the norms: without a common scale one lambda prunes a task whose loss is

@@ -4,23 +4,28 @@ import os
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lomt.checksum import sha256_of
 from lomt.data import Augmentation, BatchLoader, Damage, Dataset, find_damage, require_whole, without_damage
 from lomt.errors import DataError, UnknownNameError
 from lomt.models import (
+    AdoptedSpec,
+    Adoption,
     BackboneSpec,
     DecoderSpec,
     Layer,
     ModelSpec,
+    TaskNetwork,
     create_backbone,
     list_layers,
 )
 from lomt.pipeline.data_source import Split, needs_check, open_split
-from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
+from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_model_weights, find_weights
 from lomt.tasks import Task, best_constant, make_task
 from lomt.training import OptimizerOptions, Progress, ScheduleOptions, TrainingOptions
 
@@ -148,17 +153,20 @@ class Parts:
     def backbone_spec(self) -> BackboneSpec:
         """Which backbone."""
         settings = self.recipe.model.backbone
+        assert settings.name is not None, "without a factory"
         return BackboneSpec(settings.name, settings.output_stride, settings.options)
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Candidate layers of every kind with their costs, in forward order."""
+        if self.is_adopted:
+            return self.adoption.layers
         return tuple(list_layers(self.backbone, self.recipe.data.size, "all"))
 
     @cached_property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
-        """Mean and standard deviation of the image channels: the recipe's, else the backbone's own."""
-        own = getattr(self.backbone, "default_cfg", {})
+        """Mean and standard deviation of the image channels: the recipe's, else the timm backbone's own."""
+        own = {} if self.is_adopted else getattr(self.backbone, "default_cfg", {})
         data = self.recipe.data
         return {
             "mean": tuple(data.mean or own.get("mean") or (0.0, 0.0, 0.0)),
@@ -172,15 +180,71 @@ class Parts:
         mean, std = (torch.tensor(self.normalisation[name])[:, None, None] for name in ("mean", "std"))
         return (images - mean) / std
 
-    def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec:
-        """Return the dense network: every decoder at the backbone's last layer."""
+    @property
+    def is_adopted(self) -> bool:
+        """Whether the network is the user's own."""
+        return self.recipe.model.factory is not None
+
+    @cached_property
+    def adoption(self) -> Adoption:
+        """The user's own model with its weights, taken apart.
+
+        Raises:
+            LomtError: The model cannot be built or cut as described, or does not predict what the tasks ask for.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            adoption = self._adopted_spec(self.tasks).adopt(find_model_weights(self.recipe.model))
+        adoption.check_predictions(
+            {name: (task.out_channels, task.is_dense) for name, task in self.tasks.items()}
+        )
+        return adoption
+
+    @cached_property
+    def weights_sha256(self) -> str | None:
+        """What identifies the weights of the user's own model; None where the factory's are meant."""
+        file = find_model_weights(self.recipe.model)
+        return None if file is None else sha256_of(file)
+
+    @cached_property
+    def original(self) -> TaskNetwork:
+        """The user's own model as it was given, in eval mode; not to be trained.
+
+        Raises:
+            LomtError: The recipe names none.
+        """
+        if not self.is_adopted:
+            raise DataError(
+                "Expected the recipe to name a trained network of your own whose predictions are learned from, but "
+                "it names none. Give `model.factory` and `model.weights`."
+            )
+        return self._adopted_spec(self.tasks).cut(self.adoption).eval()
+
+    def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec | AdoptedSpec:
+        """Return the dense network: every decoder at the backbone's last layer, or where the user's own model has it."""
         tasks = tasks if tasks is not None else self.tasks
+        if self.is_adopted:
+            return self._adopted_spec(tasks)
         return ModelSpec(
             backbone=self.backbone_spec,
             decoders={name: _decoder(self.recipe.tasks[name].decoder, task) for name, task in tasks.items()},
             out_channels={name: task.out_channels for name, task in tasks.items()},
             dense={name: task.is_dense for name, task in tasks.items()},
             branch_points={},
+        )
+
+    def _adopted_spec(self, tasks: Mapping[str, Task]) -> AdoptedSpec:
+        settings = self.recipe.model
+        assert settings.factory is not None
+        paths = {task: (own,) if isinstance(own, str) else tuple(own) for task, own in settings.decoders.items()}
+        return AdoptedSpec(
+            factory=_at_its_place(settings.factory),
+            dense={name: task.is_dense for name, task in tasks.items()},
+            size=self.recipe.data.size,
+            kwargs=settings.factory_options,
+            outputs=settings.outputs,
+            backbone=tuple(settings.backbone.path or ()),
+            decoder_paths=paths,
         )
 
     def _whole(self, split: Split) -> Dataset:
@@ -231,6 +295,12 @@ def training_options(
         tensorboard=settings.tensorboard,
         seed=seed,
     )
+
+
+def _at_its_place(factory: str) -> str:
+    """Return a factory that is found from every directory."""
+    place, _, name = factory.rpartition(":")
+    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else factory
 
 
 def _decoder(settings: DecoderSettings, task: Task) -> DecoderSpec:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from lomt.atomic_file import write_text_atomically
-from lomt.models import MultiTaskModel
+from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pipeline.prune_rounds import Rounds, budget_of, counted_by, share_kept
@@ -67,7 +67,7 @@ def _for_dense(context: Context, settings: PruneSettings) -> PruneSettings:
 def _prune(context: Context, settings: PruneSettings, folder: StageFolder) -> None:
     rounds = Rounds(context, settings, folder)
     model, plans = rounds.run()
-    assert isinstance(model, MultiTaskModel)
+    assert isinstance(model, TaskNetwork)
     # Its predictions are those of the file.
     judge = context.trainer(model, context.parts.tasks, settings.train, folder.path / "test")
     result = context.evaluate(judge, context.parts.tasks, settings.train, folder.path.name.replace("_", " "))

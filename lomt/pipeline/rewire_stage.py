@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 
-from lomt.branching import copy_matching_weights, read_branch_points, rewire
+from lomt.branching import read_branch_points, rewire
 from lomt.errors import UnknownNameError
-from lomt.models import MultiTaskModel, load_model, save_model
+from lomt.models import TaskNetwork, save_model
 from lomt.pipeline.context import Context
 
 __all__ = ["initial_network", "run_rewire"]
@@ -44,7 +44,7 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
 
 def initial_network(
     context: Context, branch_points: Mapping[str, str], start: Literal["initial", "dense"]
-) -> MultiTaskModel:
+) -> TaskNetwork:
     """Return a network with decoders at their branch points as it is before training, the same whenever asked.
 
     Args:
@@ -53,10 +53,7 @@ def initial_network(
         start: Where the backbone's weights come from: ``"initial"``, those of the recipe, or ``"dense"``.
     """
     torch.manual_seed(context.recipe.seed)
-    model = context.build(rewire(context.parts.model_spec(), branch_points).build())
-    if start == "dense":
-        copy_matching_weights(load_model(context.directory.path / "dense"), model)
-    return model
+    return context.build(rewire(context.parts.model_spec(), branch_points), start)
 
 
 def _branch_points(context: Context, file: Path | None) -> dict[str, str]:

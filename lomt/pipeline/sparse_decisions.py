@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lomt.compress.channel_baselines import ChannelBaseline, consumer_masks
-from lomt.models import MultiTaskModel
+from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pruning.prune import analyse
@@ -61,7 +61,7 @@ class Decisions:
     settings: SparsifySettings
 
     def of(
-        self, network: MultiTaskModel, share: float, within: Mapping[str, Bool[Tensor, "..."]] | None
+        self, network: TaskNetwork, share: float, within: Mapping[str, Bool[Tensor, "..."]] | None
     ) -> Decision:
         """Decide on a network's weights as they are; it is left alone.
 
@@ -94,7 +94,7 @@ class Decisions:
 
     def _of_channels(
         self,
-        network: MultiTaskModel,
+        network: TaskNetwork,
         share: float,
         within: Mapping[str, Tensor] | None,
         losses: Losses,
@@ -117,7 +117,7 @@ class Decisions:
 
     def _of_weights(
         self,
-        network: MultiTaskModel,
+        network: TaskNetwork,
         share: float,
         within: Mapping[str, Tensor] | None,
         losses: Losses,

@@ -11,7 +11,7 @@ import torch
 from lomt.atomic_file import write_text_atomically
 from lomt.compress.channel_baselines import removable_part
 from lomt.errors import SparsityTargetError
-from lomt.models import MultiTaskModel, save_model
+from lomt.models import TaskNetwork, save_model
 from lomt.models.factory import factory_candidates
 from lomt.pipeline.baseline_zeros import BaselineZeros
 from lomt.pipeline.context import Context, wait_for_all
@@ -106,7 +106,7 @@ class _Steps:
                 for line in path.read_text(encoding="utf-8").splitlines():
                     yield json.dumps({"phase": phase, **json.loads(line)}) + "\n"
 
-    def _step(self, name: str, make: Callable[[], MultiTaskModel]) -> dict[str, Any]:
+    def _step(self, name: str, make: Callable[[], TaskNetwork]) -> dict[str, Any]:
         """Make and judge a network, unless that is done."""
         place = self.folder.path / name
         wait_for_all()
@@ -136,16 +136,16 @@ class _Steps:
         own = {"metrics": stored["metrics"], "losses": stored["losses"]}
         return {"step": self.settings.network, **own, **self._cost(self.settings.network)}
 
-    def _removed(self) -> MultiTaskModel:
+    def _removed(self) -> TaskNetwork:
         """Return the network without what its zeros make needless; the outputs stay the same."""
         model = self._network("sparsified")
         (factory,) = factory_candidates(model)
         set_origin(model, Origin(factory))
         smaller = prune(model, self._example()).model
-        assert isinstance(smaller, MultiTaskModel)
+        assert isinstance(smaller, TaskNetwork)
         return smaller
 
-    def _healed(self) -> MultiTaskModel:
+    def _healed(self) -> TaskNetwork:
         """Return the smaller network trained for the epochs that are left; zeros in single weights stay."""
         settings, context = self.settings, self.context
         model = self._network("removed")
@@ -184,7 +184,7 @@ class _Steps:
             **decided,
         }
 
-    def _reached(self, before: MultiTaskModel, plan: PruningPlan) -> dict[str, float]:
+    def _reached(self, before: TaskNetwork, plan: PruningPlan) -> dict[str, float]:
         """Return the shares of the network that are gone, by what they are shares of."""
         reached = {
             "params": 1 - plan.params_after / plan.params_before,
@@ -205,7 +205,7 @@ class _Steps:
             reached["removable"] = 1 - kept / sum(own.count for own in prunable)
         return reached
 
-    def _prunable_weights(self, model: MultiTaskModel) -> list[torch.Tensor]:
+    def _prunable_weights(self, model: TaskNetwork) -> list[torch.Tensor]:
         """Return the convolutions' weights in the parts that may become sparse."""
         weights = prunable_weights(model).items()
         return [weight for name, weight in weights if self._may_go(model.component_of(name))]
@@ -213,7 +213,7 @@ class _Steps:
     def _may_go(self, component: str) -> bool:
         return self.settings.components is None or component in self.settings.components
 
-    def _report(self, model: MultiTaskModel, dense: MultiTaskModel | None = None) -> RemovalReport:
+    def _report(self, model: TaskNetwork, dense: TaskNetwork | None = None) -> RemovalReport:
         structure = trace_structure(model, self._example())
         counts: dict[str, int] = {}
         for name, parameter in dense.named_parameters() if dense is not None else ():
@@ -228,11 +228,11 @@ class _Steps:
         structure = trace_structure(model, self._example())
         return {"params": structure.params(), "macs": structure.macs()}
 
-    def _network(self, name: str) -> MultiTaskModel:
+    def _network(self, name: str) -> TaskNetwork:
         """Return a step's network, or the one of an earlier stage."""
         place = self.folder.path / name
         model = load(place if place.exists() else self.context.directory.path / name)
-        assert isinstance(model, MultiTaskModel)
+        assert isinstance(model, TaskNetwork)
         return model
 
     def _example(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Stage ``train``: the dense multitask baseline, every decoder at the backbone's end."""
+"""Stage ``train``: the dense multitask baseline, every decoder at the backbone's end or where the user's has it."""
 
 import torch
 
@@ -9,16 +9,21 @@ __all__ = ["run_train"]
 
 
 def run_train(context: Context) -> None:
-    """Train the dense network and judge it on the test split; writes ``dense/``."""
+    """Train the dense network, unless the user's own is trained, and judge it on the test split; writes ``dense/``."""
     folder = context.folder("dense", context.settings_key("train"))
     if folder.is_finished:
         return
     parts, settings = context.parts, context.recipe.train
-    context.progress.message("train: dense multitask network")
+    given = context.recipe.model.trained
+    is_trained = given if given is not None else context.recipe.model.weights is not None
+    context.progress.message(
+        "train: the model is trained already" if is_trained else "train: dense multitask network"
+    )
     torch.manual_seed(context.recipe.seed)
-    model = context.build(parts.model_spec().build())
+    model = context.build(parts.model_spec())
     trainer = context.trainer(model, parts.tasks, settings, folder.path)
-    trainer.fit()
+    if not is_trained:
+        trainer.fit()
     result = context.evaluate(trainer, parts.tasks, settings, "dense")
     if context.is_writer:
         save_model(model, folder.path)

@@ -5,7 +5,7 @@ from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.joint_settings import JointSettings
 from lomt.recipe.load import load_recipe, parse_recipe
-from lomt.recipe.places import find_data, find_weights
+from lomt.recipe.places import find_data, find_model_weights, find_weights
 from lomt.recipe.prune_settings import DistillSettings, PruneSettings
 from lomt.recipe.schema import recipe_schema
 from lomt.recipe.settings import (
@@ -63,6 +63,7 @@ __all__ = [
     "TaskSettings",
     "TrainSettings",
     "find_data",
+    "find_model_weights",
     "find_weights",
     "load_recipe",
     "parse_recipe",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lomt.recipe.base import IMAGE_KINDS
 from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_checks import group_problems
+from lomt.recipe.model_checks import model_problems
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
 from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
@@ -25,6 +26,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     """
     yield from _data(recipe.data)
     yield from _places_in_images(recipe)
+    yield from model_problems(recipe)
     yield from _tasks(recipe)
     for path, train in trainings(recipe):
         yield from _training(path, train, recipe)

@@ -29,6 +29,8 @@ def resolve(raw: Any) -> Any:
         if stage in _OPTIONAL_STAGES and stage not in recipe:
             continue
         recipe[stage] = _inherit(recipe.get(stage, {}), "train", recipe.get("train"))
+    if isinstance(recipe.get("model"), Mapping):
+        recipe["model"] = _long_form(recipe["model"])
     if isinstance(recipe.get("tasks"), Mapping):
         decoder = recipe["model"].get("decoder") if isinstance(recipe.get("model"), Mapping) else None
         recipe["tasks"] = {name: _inherit_decoder(task, decoder) for name, task in recipe["tasks"].items()}
@@ -68,6 +70,14 @@ def _inherit(block: Any, key: str, base: Any) -> Any:
     merged = base if own is None else merge(base, own)
     rest = {name: value for name, value in block.items() if name != key}
     return rest if merged is None else {**rest, key: merged}
+
+
+def _long_form(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Write out `backbone: encoder` and `backbone: [encoder, neck]`."""
+    backbone = model.get("backbone")
+    if isinstance(backbone, str):
+        return {**model, "backbone": {"path": [backbone]}}
+    return {**model, "backbone": {"path": backbone}} if isinstance(backbone, list) else dict(model)
 
 
 def _inherit_decoder(task: Any, decoder: Any) -> Any:

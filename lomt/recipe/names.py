@@ -33,7 +33,9 @@ def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
     yield from bayesagg_problems(recipe)
     if recipe.data.kind == "rooms":
         yield from _rooms_targets(recipe.tasks)
-    if recipe.model.backbone.name is not None:
+    if recipe.model.factory is not None:
+        yield from _factory(recipe.model.factory)
+    elif recipe.model.backbone.name is not None:
         yield from _backbone(recipe)
 
 
@@ -145,6 +147,15 @@ def _backbone(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(_BACKBONE, f"`{settings.name}` cannot be built so: {_one_line(error)}.")
         return
     yield from _layers(recipe, backbone)
+
+
+def _factory(factory: str) -> Iterator[Problem]:
+    from lomt.models.factory import load_factory
+
+    try:
+        load_factory(factory)
+    except LomtError as error:
+        yield Problem(("model", "factory"), _lower(str(error)))
 
 
 def _layers(recipe: Recipe, backbone: Any) -> Iterator[Problem]:

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from lomt.errors import ArtifactError, DataError
-from lomt.recipe.settings import BackboneSettings, DataSettings
+from lomt.recipe.settings import BackboneSettings, DataSettings, ModelSettings
 
-__all__ = ["find_data", "find_weights"]
+__all__ = ["find_data", "find_model_weights", "find_weights"]
 
 
 def find_data(data: DataSettings) -> Path:
@@ -31,6 +31,21 @@ def find_data(data: DataSettings) -> Path:
     )
 
 
+def find_model_weights(model: ModelSettings) -> Path | None:
+    """Return the file with the weights of the user's own model, None where the factory's own are meant.
+
+    Args:
+        model: Settings; a relative file is looked up in ``$LOMT_WEIGHTS``, ``$LOMT_DATA``, then in the working
+            directory.
+
+    Raises:
+        ArtifactError: If there is no such file; the places looked at are named.
+    """
+    if model.weights is None:
+        return None
+    return _find_file(model.weights, "model.weights", "take what the factory gives")
+
+
 def find_weights(backbone: BackboneSettings) -> str | Path | None:
     """Return what `lomt.models.create_backbone` takes as weights: None, ``"pretrained"`` or a file.
 
@@ -43,14 +58,17 @@ def find_weights(backbone: BackboneSettings) -> str | Path | None:
     """
     if backbone.weights in (None, "pretrained"):
         return backbone.weights
-    places = _places(backbone.weights, ("LOMT_WEIGHTS", "LOMT_DATA"))
+    return _find_file(backbone.weights, "model.backbone.weights", "start from random weights")
+
+
+def _find_file(path: str, key: str, otherwise: str) -> Path:
+    places = _places(path, ("LOMT_WEIGHTS", "LOMT_DATA"))
     for place in places:
         if place.is_file():
             return place
     raise ArtifactError(
-        f"Expected `model.backbone.weights` to be a file, but there is none at {_either(places)}. "
-        "Set LOMT_WEIGHTS to the folder that holds it, or give --set model.backbone.weights=null to start "
-        "from random weights."
+        f"Expected `{key}` to be a file, but there is none at {_either(places)}. "
+        f"Set LOMT_WEIGHTS to the folder that holds it, or give --set {key}=null to {otherwise}."
     )
 
 

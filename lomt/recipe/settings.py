@@ -163,7 +163,15 @@ class TaskSettings(Settings):
 class BackboneSettings(Settings):
     """The shared feature extractor."""
 
-    name: str = Field(description="timm's name of the backbone.")
+    name: str | None = Field(
+        default=None, description="timm's name of the backbone; needed without `model.factory`."
+    )
+    path: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="Modules of your own model that make up the backbone (with `model.factory`), for which `backbone: "
+        "encoder` is short; null takes the modules that two tasks or more share.",
+    )
     output_stride: Literal[8, 16, 32] | None = Field(
         default=None, description="Image pixels per pixel of the last feature map; null keeps timm's."
     )
@@ -178,11 +186,38 @@ class BackboneSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Backbone and decoders."""
+    """Backbone and decoders: built from timm's parts, or a model of your own."""
 
-    backbone: BackboneSettings = Field(description="The shared feature extractor.")
+    backbone: BackboneSettings = Field(
+        default=BackboneSettings(), description="The shared feature extractor."
+    )
     decoder: DecoderSettings = Field(
         default=DecoderSettings(), description="Decoder of every task that does not say otherwise."
+    )
+    factory: str | None = Field(
+        default=None,
+        description="Your own model: `package.module:callable` or `path/file.py:callable`. `lomt adopt` proposes the "
+        "rest of the block.",
+    )
+    factory_options: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
+    weights: str | None = Field(
+        default=None,
+        description="safetensors file or torch checkpoint of your model; null leaves what the factory gives. A relative "
+        "one is looked up in $LOMT_WEIGHTS, $LOMT_DATA, then in the working directory.",
+    )
+    trained: bool | None = Field(
+        default=None,
+        description="Whether your model is trained, so that stage `train` takes it as it is; null: where `weights` are "
+        "given.",
+    )
+    outputs: dict[str, str] = Field(
+        default={},
+        description="By task, where its prediction is in what your model returns: keys and positions with dots "
+        "between, such as `1` or `heads.depth`. Not needed for a dictionary whose keys are the tasks.",
+    )
+    decoders: dict[str, str | list[str]] = Field(
+        default={},
+        description="By task, the module or modules of its decoder in your model; they are checked, not needed.",
     )
 
 

@@ -172,7 +172,7 @@ def coupled_groups(
         model: The network, without thresholds.
         structure: What was traced from it.
         component_of: Tells from a parameter's name which part of the network it belongs to, as
-            `MultiTaskModel.component_of` does. None takes the structure's own parts.
+            `TaskNetwork.component_of` does. None takes the structure's own parts.
         components: The parts whose channels get groups; all if None.
         is_coupled: False gives each consumer a group of its own, as published: such a group at zero says only
             that one layer ignores the channel.

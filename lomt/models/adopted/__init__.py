@@ -1,0 +1,22 @@
+"""Models that somebody else wrote: taken apart into a backbone and decoders, cut and put together again."""
+
+from lomt.models.adopted.adapter import Adapter
+from lomt.models.adopted.adoption import Adoption, adopt
+from lomt.models.adopted.answers import AdoptionError
+from lomt.models.adopted.features import Feature
+from lomt.models.adopted.network import AdoptedDecoder, AdoptedModel, AdoptedSpec, fit_adapters
+from lomt.models.adopted.proposal import describe, recipe_block
+
+__all__ = [
+    "AdoptedDecoder",
+    "AdoptedModel",
+    "AdoptedSpec",
+    "Adapter",
+    "Adoption",
+    "AdoptionError",
+    "Feature",
+    "adopt",
+    "describe",
+    "fit_adapters",
+    "recipe_block",
+]

@@ -1,0 +1,135 @@
+"""What lets a decoder read another layer than the one it was made for."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lomt.models.adopted.answers import AdoptionError
+from lomt.models.adopted.features import Feature
+
+__all__ = ["Adapter", "fit_adapter"]
+
+_RIDGE = 1e-4
+"""Strength of the ridge, as a share of the mean squared entry."""
+
+
+class Adapter(nn.Module):
+    """Maps the features of one layer to the channels and the size of another's.
+
+    Maps are averaged to the other's size or enlarged bilinearly, projected by a 1x1 convolution and normalised;
+    tokens are projected, and pooled features averaged over the image and projected. :func:`fit_adapter` starts it at
+    the linear map that comes nearest to the other layer's features.
+
+    Args:
+        source: What is read.
+        target: What the decoder was made for.
+
+    Raises:
+        AdoptionError: There is no such map, as between tokens and feature maps.
+    """
+
+    def __init__(self, source: Feature, target: Feature) -> None:
+        super().__init__()
+        forms = (source.form, target.form)
+        self.shrink, self.enlarge = _shrink(source, target), _enlarge(source, target)
+        self.project: nn.Conv2d | nn.Linear
+        self.norm: nn.Module = nn.Identity()
+        if forms == ("map", "map"):
+            self.project = nn.Conv2d(source.channels, target.channels, 1, bias=False)
+            self.norm = nn.BatchNorm2d(target.channels)
+        elif forms in (("map", "vector"), ("vector", "vector")):
+            self.project = nn.Linear(source.channels, target.channels)
+        elif forms == ("tokens", "tokens") and source.shape[0] == target.shape[0]:
+            self.project = nn.Linear(source.channels, target.channels)
+        else:
+            raise AdoptionError(
+                f"Expected layer `{source.name}` to have features like those of `{target.name}`, which a decoder was "
+                f"made for, but got {source.form} of shape {source.shape} in place of {target.form} of shape "
+                f"{target.shape}. Choose another layer."
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features, (batch, channels, height, width) or (batch, tokens, channels), to the target's form."""
+        projected: Tensor = self.enlarge(self.norm(self.project(self.shrink(features))))
+        return projected
+
+
+@torch.no_grad()
+def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    r"""Set an adapter to the ridge regression of the target's features on the source's.
+
+    :math:`W = \arg\min \sum_i \|y_i - W x_i - b\|^2 + \rho \|W\|^2` over all pixels or tokens; the norm starts as the
+    identity on these features. A map that is enlarged afterwards is fitted at the source's size.
+
+    Args:
+        adapter: Changed in place.
+        pairs: The source's and the target's features of the same images, batch by batch.
+
+    Raises:
+        ValueError: There is no pair.
+    """
+    count, moments = 0, None
+    for source, target in pairs:
+        x = _rows(adapter.shrink(source))
+        y = _rows(target if target.ndim != 4 or target.shape[2:] == source.shape[2:] else _like(target, adapter, source))
+        found = (x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
+        moments = found if moments is None else tuple(a + b for a, b in zip(moments, found, strict=True))
+        count += len(x)
+    if moments is None:
+        raise ValueError("Expected at least one batch of features to fit an adapter on, but got none.")
+    mean_x, mean_y = moments[0] / count, moments[1] / count
+    within = moments[2] / count - torch.outer(mean_x, mean_x)
+    across = moments[3] / count - torch.outer(mean_x, mean_y)
+    ridge = _RIDGE * within.diagonal().mean().clamp(min=1e-12)
+    weight = torch.linalg.solve(within + ridge * torch.eye(len(within), dtype=within.dtype), across).T
+    project = adapter.project
+    project.weight.copy_(weight.reshape(project.weight.shape))
+    if project.bias is not None:
+        project.bias.copy_(mean_y - weight @ mean_x)
+    if isinstance(adapter.norm, nn.BatchNorm2d):
+        _set_to_identity(adapter.norm, weight @ mean_x, ((weight @ within) * weight).sum(1).clamp(min=0), mean_y)
+
+
+def _set_to_identity(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, wanted_mean: Tensor) -> None:
+    """Let a norm see features of this mean and variance and give them back around the mean that is wanted."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    norm.weight.copy_((variance + norm.eps).sqrt())
+    norm.bias.copy_(wanted_mean)
+
+
+def _rows(features: Tensor) -> Tensor:
+    """Return (pixels or tokens, channels) in float64."""
+    if features.ndim == 4:
+        features = features.movedim(1, -1)
+    return features.flatten(0, -2).double()
+
+
+def _like(target: Tensor, adapter: Adapter, source: Tensor) -> Tensor:
+    shrunk = adapter.shrink(source)
+    return target if target.shape[2:] == shrunk.shape[2:] else functional.adaptive_avg_pool2d(target, shrunk.shape[2:])
+
+
+def _shrink(source: Feature, target: Feature) -> nn.Module:
+    if target.form == "vector" and source.form == "map":
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    if source.form != "map" or target.form != "map" or source.shape[1] <= target.shape[1]:
+        return nn.Identity()
+    if target.shape[1:] == (1, 1):
+        return nn.AdaptiveAvgPool2d(1)
+    factor = _factor(source.shape, target.shape)
+    return nn.AvgPool2d(factor, ceil_mode=True, count_include_pad=False)
+
+
+def _enlarge(source: Feature, target: Feature) -> nn.Module:
+    if source.form != "map" or target.form != "map" or source.shape[1] >= target.shape[1]:
+        return nn.Identity()
+    factor = _factor(target.shape, source.shape)
+    return nn.Upsample(scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+def _factor(larger: tuple[int, ...], smaller: tuple[int, ...]) -> int:
+    return max(round(larger[1] / smaller[1]), 1)

@@ -1,0 +1,222 @@
+"""A network made of a model that somebody else wrote, its decoders at their branch points."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lomt.models.adopted.adapter import Adapter, fit_adapter
+from lomt.models.adopted.adoption import Adoption, adopt
+from lomt.models.adopted.answers import AdoptionError
+from lomt.models.checkpoint_file import load_weights
+from lomt.models.graph_module import GraphModule
+from lomt.models.task_network import TaskNetwork
+
+__all__ = ["AdoptedDecoder", "AdoptedModel", "AdoptedSpec", "fit_adapters"]
+
+
+@dataclass(frozen=True)
+class AdoptedSpec:
+    """Everything that is needed to build a network from somebody else's model, apart from its weights.
+
+    Args:
+        factory: What builds the model, see :class:`lomt.models.factory.Factory`.
+        dense: Whether each task has a prediction for every pixel; the order is the order of the tasks.
+        size: Height and width of the images in pixels.
+        kwargs: The factory's keyword arguments, of types that JSON knows.
+        outputs: By task, where its prediction is in what the model returns; empty for a dictionary by task.
+        backbone: Modules of the backbone; empty for what two tasks or more share.
+        decoder_paths: Modules of the tasks' decoders, to be checked.
+        branch_points: The deepest layer that each task reads; tasks left out read what they were made for.
+    """
+
+    factory: str
+    dense: Mapping[str, bool]
+    size: tuple[int, int]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    backbone: tuple[str, ...] = ()
+    decoder_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    branch_points: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """The tasks, in order."""
+        return tuple(self.dense)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the model in types that JSON knows."""
+        own = dataclasses.asdict(self)
+        paths = {task: list(paths) for task, paths in self.decoder_paths.items()}
+        return {**own, "size": list(self.size), "backbone": list(self.backbone), "decoder_paths": paths}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AdoptedSpec":
+        """Read the result of :meth:`to_dict`.
+
+        Raises:
+            ValueError: A key is missing or unknown.
+        """
+        known = {entry.name for entry in dataclasses.fields(cls)}
+        if set(values) != known:
+            raise ValueError(f"Expected a model description with the keys {sorted(known)}, but got {sorted(values)}.")
+        paths = {task: tuple(own) for task, own in values["decoder_paths"].items()}
+        height, width = values["size"]
+        more = {"size": (height, width), "backbone": tuple(values["backbone"]), "decoder_paths": paths}
+        return cls(**{**values, **more})
+
+    def adopt(self, weights: str | Path | None = None) -> Adoption:
+        """Build somebody else's model and take it apart.
+
+        Args:
+            weights: A safetensors file or torch checkpoint of the model; ``None`` leaves what the factory gives.
+
+        Raises:
+            LomtError: The model cannot be built, the weights do not fit, or the model cannot be cut as described.
+        """
+        from lomt.models.factory import Factory
+
+        model = Factory(self.factory, self.kwargs).build()
+        if weights is not None:
+            load_weights(model, weights)
+        # All of the model's outputs are looked at, so that a part of its tasks does not change what it shares.
+        adoption = adopt(
+            model,
+            [torch.empty(1, 3, *self.size)],
+            outputs=self.outputs,
+            lone=next(iter(self.dense)),
+            backbone=self.backbone,
+            decoders=self.decoder_paths,
+        )
+        unknown = [task for task in self.dense if task not in adoption.tasks]
+        if unknown:
+            raise AdoptionError(
+                f"Expected model `{self.factory}` to return predictions of {', '.join(f'`{t}`' for t in unknown)}, but "
+                f"it returns {', '.join(f'`{t}`' for t in adoption.tasks)}. Name where each is under `outputs`."
+            )
+        return adoption
+
+    def build(self, weights: str | Path | None = None) -> "AdoptedModel":
+        """Build the network; adapters get random weights.
+
+        Args:
+            weights: As in :meth:`adopt`.
+
+        Returns:
+            A model in train mode, whose ``spec`` names the branch point of every task.
+
+        Raises:
+            LomtError: As :meth:`adopt`, or a task cannot read its layer.
+        """
+        return self.cut(self.adopt(weights))
+
+    def cut(self, adoption: Adoption) -> "AdoptedModel":
+        """Build the network from a model taken apart before; see :meth:`build`."""
+        own = {task: self.branch_points.get(task) or adoption.deepest(task) for task in self.dense}
+        spec = dataclasses.replace(self, backbone=adoption.backbone, branch_points=own)
+        return AdoptedModel(spec, adoption).train()
+
+
+class AdoptedDecoder(nn.Module):
+    """One task's part of the model, and adapters for what it no longer reads where it did.
+
+    Args:
+        part: From what the decoder was made for to its prediction.
+        reads: What is read in place of each of these, by their names; inputs of the model keep theirs.
+        adapters: By position.
+    """
+
+    def __init__(self, part: GraphModule, reads: Mapping[str, str], adapters: Mapping[int, Adapter]) -> None:
+        super().__init__()
+        self.part, self.reads = part, dict(reads)
+        self.adapters = nn.ModuleDict({str(number): adapter for number, adapter in adapters.items()})
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Predict from features, and inputs of the model, by name."""
+        given = []
+        for number, name in enumerate(self.reads.values()):
+            is_adapted = str(number) in self.adapters
+            given.append(self.adapters[str(number)](features[name]) if is_adapted else features[name])
+        prediction: Tensor = self.part.run(*given)
+        return prediction
+
+
+class AdoptedModel(TaskNetwork):
+    """A truncated backbone and decoders that were cut out of one model.
+
+    At the layers that it reads itself, the network computes bit for bit what the model does.
+
+    Args:
+        spec: Description with a branch point for every task.
+        adoption: The model taken apart; nothing of it is shared.
+    """
+
+    spec: AdoptedSpec
+
+    def __init__(self, spec: AdoptedSpec, adoption: Adoption) -> None:
+        super().__init__()
+        self.spec = spec
+        memo: dict[object, object] = {}
+        reads = {task: adoption.instead(task, spec.branch_points[task]) for task in spec.dense}
+        layers = [name for own in reads.values() for name in own.values() if name not in adoption.inputs]
+        self._inputs = adoption.inputs
+        self.backbone = adoption.backbone_part(list(dict.fromkeys(layers)), memo)
+        self.decoders = nn.ModuleDict()
+        for task, own in reads.items():
+            adapters = {
+                number: Adapter(adoption.features[name], adoption.features[made_for])
+                for number, (made_for, name) in enumerate(own.items())
+                if name != made_for
+            }
+            self.decoders[task] = AdoptedDecoder(adoption.decoder_part(task, memo), own, adapters)
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Predict all tasks.
+
+        Args:
+            inputs: Those of the model, images first, (batch, channels, height, width).
+
+        Returns:
+            Predictions by task, as the model gives them; those of dense tasks enlarged to the images' height and
+            width where they are smaller.
+        """
+        features = {**self.backbone.run(*inputs), **dict(zip(self._inputs, inputs, strict=True))}
+        predictions = {}
+        for task, decoder in self.decoders.items():
+            prediction = decoder(features)
+            size = inputs[0].shape[-2:]
+            if self.spec.dense[task] and prediction.shape[-2:] != size:
+                prediction = functional.interpolate(prediction, size=size, mode="bilinear", align_corners=False)
+            predictions[task] = prediction
+        return predictions
+
+
+@torch.no_grad()
+def fit_adapters(model: AdoptedModel, reference: AdoptedModel, batches: Iterable[Tensor]) -> None:
+    """Start every adapter at what comes nearest to the features that it stands in for, see :func:`fit_adapter`.
+
+    Args:
+        model: A network whose adapters are set; it is left in the mode it was in.
+        reference: The same network as its model has it.
+        batches: Images as networks take them.
+    """
+    adapters = [
+        (adapter, name, made_for)
+        for decoder in model.decoders.values()
+        for number, (made_for, name) in enumerate(decoder.reads.items())
+        if (adapter := decoder.adapters._modules.get(str(number))) is not None
+    ]
+    if not adapters:
+        return
+    was_training = model.training
+    model.eval()
+    reference.eval()
+    seen = [(model.backbone.run(images), reference.backbone.run(images)) for images in batches]
+    for adapter, name, made_for in adapters:
+        fit_adapter(adapter, ((own[name], theirs[made_for]) for own, theirs in seen))
+    model.train(was_training)

@@ -1,0 +1,70 @@
+"""Contradictions in `model`: a network of timm's parts and one of the user's own need different keys."""
+
+from collections.abc import Iterator
+
+from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.settings import DecoderSettings, Recipe
+
+__all__ = ["model_problems"]
+
+_OF_OWN_MODEL = ("factory_options", "weights", "trained", "outputs", "decoders")
+_OF_TIMM = ("name", "output_stride", "weights")
+
+
+def model_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what does not fit together in `model`, and in what builds on it.
+
+    Args:
+        recipe: A validated recipe or one read leniently.
+    """
+    if recipe.model.factory is None:
+        yield from _of_timm(recipe)
+    else:
+        yield from _own(recipe)
+
+
+def _of_timm(recipe: Recipe) -> Iterator[Problem]:
+    model, here = recipe.model, ("model", "backbone", "name")
+    if model.backbone.path is not None:
+        yield Problem(
+            ("model", "factory"),
+            f"a factory is needed, because `model.backbone` names the module {', '.join(model.backbone.path)} of a "
+            "model of your own. For a backbone of timm write `backbone: {name: ...}`.",
+            (here,),
+        )
+    elif model.backbone.name is None:
+        yield Problem(
+            here, "a value is needed, but the key is missing. For a model of your own give `model.factory`."
+        )
+    for key in _OF_OWN_MODEL:
+        if getattr(model, key) not in (None, {}):
+            yield Problem(("model", key), "only for a model of your own, with `model.factory`.")
+
+
+def _own(recipe: Recipe) -> Iterator[Problem]:
+    model = recipe.model
+    for key in _OF_TIMM:
+        if getattr(model.backbone, key) is not None:
+            yield Problem(("model", "backbone", key), "only for a backbone of timm, without `model.factory`.")
+    if model.decoder != DecoderSettings():
+        yield Problem(
+            ("model", "decoder"), "only for a backbone of timm: with `model.factory` decoders are the model's own."
+        )
+    for key in ("outputs", "decoders"):
+        for task in getattr(model, key):
+            if recipe.tasks and task not in recipe.tasks:
+                near = did_you_mean(task, recipe.tasks) or "."
+                known = ", ".join(recipe.tasks)
+                yield Problem(("model", key, task), f"unknown task `{task}`{near} Known are {known}.")
+    if model.outputs:
+        for task in recipe.tasks:
+            if task not in model.outputs:
+                yield Problem(("model", "outputs"), f"expected a place for every task, but there is none for {task}.")
+    if recipe.locate.method == "joint":
+        yield Problem(
+            ("locate", "method"),
+            "joint needs a backbone of timm; with `model.factory` use single_task.",
+            (("model", "factory"),),
+        )
+    if recipe.locate.granularity == "conv":
+        yield Problem(("locate", "granularity"), "conv needs a backbone of timm; with `model.factory` use block.")
