@@ -131,7 +131,7 @@ def recipe(name: str, weights: Path) -> dict[str, Any]:
             "rule": "steepest_fall",
             "train": {"epochs": 1, "optimizer": {"lr": 3e-4}, "schedule": {"kind": "constant"}},
         },
-        "rewire": {"start": "dense", "train": {"epochs": 6}},
+        "rewire": {"start": "dense", "train": {"epochs": 3}},
         "prune": {
             "macs": 0.25,
             "importance": "task_union",

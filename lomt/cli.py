@@ -115,7 +115,8 @@ def run_stages(
             raise UnknownNameError("stage", stage, STAGES)
     if STAGES.index(first) > STAGES.index(last):
         _fail(f"Expected `--from` to come before `--until`, but got {first} and {last}.")
-    _run(recipe, overrides, out, verbose, first=first, last=last, branch_points=branch_points)
+    choices: dict[str, Any] = {} if branch_points is None else {"branch_points": branch_points}
+    _run(recipe, overrides, out, verbose, first=first, last=last, **choices)
 
 
 def _add_stage(stage: str, summary: str, example: str = "rooms_demo") -> Callable[..., None]:
@@ -149,7 +150,8 @@ def rewire(
     verbose: VerboseOption = 0,
 ) -> None:
     """Train the smaller model: decoders at the branch points, no backbone after the deepest."""
-    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", branch_points=branch_points)
+    choices: dict[str, Any] = {} if branch_points is None else {"branch_points": branch_points}
+    _run(recipe, overrides, out, verbose, first="rewire", last="rewire", **choices)
 
 
 def _run_stage(
@@ -259,8 +261,7 @@ def _run(
         from lomt import pipeline
 
         with terminal_progress() as progress:
-            given = {name: value for name, value in choices.items() if value is not None}
-            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **given)
+            summary = getattr(pipeline, verb)(settings, directory, progress=progress, **choices)
     except KeyboardInterrupt:
         typer.echo("Interrupted. Run the same command again to go on from the last checkpoint.", err=True)
         raise typer.Exit(_INTERRUPTED) from None

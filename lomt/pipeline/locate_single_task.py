@@ -5,12 +5,14 @@ from itertools import islice
 from typing import Any
 
 import torch
+from torch import nn
 
 from lomt.branching import DensityProfile, density_profile
 from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
 from lomt.pipeline.run_directory import StageFolder
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
+from lomt.structure import channel_groups
 from lomt.tasks import Task
 from lomt.training import GroupLassoPath, evaluate
 
@@ -49,11 +51,13 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     tasks = {task: parts.tasks[task]}
     torch.manual_seed(seed)
     model = context.build(parts.model_spec(tasks), settings.start)
+    kinds = _kinds(context, model)
     path = GroupLassoPath(
         model.backbone,
         lambda_path(settings.lambdas.start, settings.lambdas.stop, settings.lambdas.count),
         epochs_per_lambda=settings.train.epochs,
         metric=settings.metric,
+        kinds=kinds,
         stopping=StoppingRules(
             sparsity_cap=settings.stop.sparsity,
             stalled_change=settings.stop.stalled_change,
@@ -73,7 +77,8 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
         regularizer=path,
     )
     history = trainer.fit()
-    report = measure_sparsity(model.backbone, component_of=lambda _: "backbone")
+    groups = channel_groups(model.backbone, kinds=kinds)
+    report = measure_sparsity(groups, component_of=lambda _: "backbone")
     result = context.evaluate(trainer, tasks, settings.train, f"{task} alone")
     folder.write_json(
         stored,
@@ -87,6 +92,14 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
     )
     folder.drop_checkpoints()
     return report
+
+
+def _kinds(context: Context, model: TaskNetwork) -> tuple[type[nn.Module], ...]:
+    """Return the kinds of layers whose groups tell what is needed: linear ones too where blocks are made of them."""
+    between = [layer.name for layer in context.parts.layers if layer.kind == "conv"]
+    modules = dict(model.backbone.named_modules())
+    has_linear = any(isinstance(modules.get(name), nn.Linear) for name in between)
+    return (nn.Conv2d, nn.Linear) if has_linear else (nn.Conv2d,)
 
 
 def _weights(context: Context, model: TaskNetwork, tasks: Mapping[str, Task]) -> dict[str, float]:

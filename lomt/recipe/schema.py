@@ -26,10 +26,19 @@ def recipe_schema() -> dict[str, Any]:
         blocks[f"Partial{name}"] = _partial(blocks[name])
     for name, key in _INHERITING.items():
         _inherit(blocks[name], key)
+    _allow_short_form(blocks["ModelSettings"])
     _inherit(schema, "locate", partial=False)
     _inherit(schema, "rewire", partial=False)
     schema["$defs"] = _reachable(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _allow_short_form(model: dict[str, Any]) -> None:
+    """Let `backbone` also be the name of a module or a list of such."""
+    backbone = model["properties"]["backbone"]
+    whole = {key: backbone.pop(key) for key in ("$ref", "allOf") if key in backbone}
+    names: list[dict[str, Any]] = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    backbone["anyOf"] = [whole, *names]
 
 
 def _partial(block: dict[str, Any]) -> dict[str, Any]:

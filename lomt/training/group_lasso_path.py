@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lomt.sparsity import GroupLasso, StoppingRules, measure_sparsity
-from lomt.structure import channel_groups
+from lomt.structure import LayerGroups, channel_groups
 from lomt.training.checkpoint import TrainingState
 from lomt.training.evaluate import Evaluation
 
@@ -18,11 +18,12 @@ class GroupLassoPath:
     """Train with one lambda after the other, each starting from the weights that the one before left.
 
     Args:
-        module: Its convolutions' input channels are the groups, one set a layer, as published.
+        module: Its layers' input channels are the groups, one set a layer, as published.
         lambdas: Strengths, rising.
         epochs_per_lambda: Epochs of training with each.
         metric: Of the proximal step: ``"euclidean"``, or ``"adam"`` for Adam's own.
         stopping: When the path ends before its last lambda.
+        kinds: Which layers, see :func:`lomt.structure.channel_groups`.
     """
 
     def __init__(
@@ -33,9 +34,10 @@ class GroupLassoPath:
         epochs_per_lambda: int = 1,
         metric: Literal["euclidean", "adam"] = "adam",
         stopping: StoppingRules | None = None,
+        kinds: Sequence[type[nn.Module]] = (nn.Conv2d,),
     ) -> None:
         self._module, self._lambdas, self._epochs_per_lambda = module, tuple(lambdas), epochs_per_lambda
-        self._metric, self._stopping = metric, stopping
+        self._metric, self._stopping, self._kinds = metric, stopping, tuple(kinds)
         self._lasso: GroupLasso | None = None
 
     @property
@@ -45,7 +47,7 @@ class GroupLassoPath:
 
     def attach(self, optimizer: Optimizer, model: nn.Module) -> None:
         """Let every optimizer step be followed by the proximal step."""
-        self._lasso = GroupLasso(channel_groups(self._module), self._lambdas[0], metric=self._metric)
+        self._lasso = GroupLasso(self._groups(), self._lambdas[0], metric=self._metric)
         self._lasso.attach(optimizer)
 
     def before_epoch(self, epoch: int) -> None:
@@ -56,7 +58,7 @@ class GroupLassoPath:
     def after_epoch(self, epoch: int, model: nn.Module, validation: Evaluation | None) -> dict[str, Any]:
         """Return lambda and sparsity for the record, and the reason when the path ends here."""
         assert self._lasso is not None, "attached before training"
-        total = measure_sparsity(self._module).total
+        total = measure_sparsity(self._groups()).total
         record: dict[str, Any] = {
             "lambda": self._lasso.lambda_,
             "group_sparsity": total.sparsity,
@@ -67,6 +69,9 @@ class GroupLassoPath:
             if reason is not None:
                 record["stop"] = reason
         return record
+
+    def _groups(self) -> list[tuple[str, Tensor, LayerGroups]]:
+        return channel_groups(self._module, kinds=self._kinds)
 
     def state(self) -> TrainingState:
         """Return what a checkpoint must hold."""

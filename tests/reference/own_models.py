@@ -70,6 +70,32 @@ class DeepHeads(nn.Module):
         }
 
 
+class Picky(nn.Module):
+    """A head that is given all features and reads one."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out, 1)
+
+    def forward(self, features):
+        """Predict at the size of that one."""
+        return self.conv(features[2])
+
+
+class PickyHeads(nn.Module):
+    """Heads that read less than they are given."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.encoder = Encoder(width)
+        self.parts, self.depth = Picky(2 * width, 5), Picky(2 * width, 1)
+
+    def forward(self, images):
+        """Predict at a quarter of the size."""
+        features = self.encoder(images)
+        return {"parts": self.parts(features), "depth": self.depth(features)}
+
+
 class Up(nn.Module):
     """A step of a U-Net's decoder."""
 

@@ -232,19 +232,42 @@ def _convolutions(model: nn.Module, node: fx.Node, trace: KnownTrace) -> Iterato
     args, kwargs = map_arg((node.args, node.kwargs), trace.values.__getitem__)
     twin = copy.deepcopy(block).requires_grad_(False).eval()
     for name in names:
-        yield f"{path}.{name}", twin.get_submodule(name), _flows_around(twin, name, args, kwargs)
+        found = _cut_off(twin, name, args, kwargs)
+        if found is not None and not found.is_gate:
+            yield f"{path}.{name}", twin.get_submodule(name), found.flows_around
 
 
-def _flows_around(block: nn.Module, name: str, args: Any, kwargs: Any) -> bool:
-    """Run a block on anything and see whether its result depends on the input with one layer's output cut off."""
-    hook = block.get_submodule(name).register_forward_hook(lambda module, given, result: result.detach())
+@dataclass(frozen=True)
+class _CutOff:
+    """What happens to a block when one of its layers is cut off: a gate sees one pixel, as in squeeze-and-excitation."""
+
+    is_gate: bool
+    flows_around: bool
+
+
+def _cut_off(block: nn.Module, name: str, args: Any, kwargs: Any) -> _CutOff | None:
+    """Run a block on zeros and see whether its result depends on the input with one layer's output cut off.
+
+    ``None`` where the block does not run on zeros, or not this layer.
+    """
+    shapes: list[torch.Size] = []
+
+    def cut(module: nn.Module, given: Any, result: Tensor) -> Tensor:
+        """Note the layer's output and cut it off."""
+        shapes.append(result.shape)
+        return result.detach()
+
+    hook = block.get_submodule(name).register_forward_hook(cut)
     try:
         result = block(*(_real(own) for own in args), **{key: _real(own) for key, own in kwargs.items()})
-    except Exception:  # an input that the block does not take in this form: nothing is known
-        return False
+    except Exception:  # the model's own code runs: anything may be raised
+        return None
     finally:
         hook.remove()
-    return bool(isinstance(result, Tensor) and result.requires_grad)
+    if not shapes or not isinstance(result, Tensor):
+        return None
+    is_gate = result.ndim == 4 and (len(shapes[0]) != 4 or shapes[0][2:].numel() == 1)
+    return _CutOff(is_gate, result.requires_grad)
 
 
 def _real(value: Any) -> Any:

@@ -7,7 +7,7 @@ is followed for the sizes of the example. A module that cannot be followed stays
 
 import copy
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from timm.models import get_notrace_functions
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lomt.models.adopted.opening import is_opened
 from lomt.models.graph import NotTraceableError, is_torch_layer
@@ -102,7 +102,7 @@ class _Tracer(fx.Tracer):
         twin: nn.Module,
         examples: Sequence[Tensor],
         closed: Mapping[str, str],
-        opened: Collection[str],
+        opened: set[str],
     ) -> None:
         functions = [function for function in get_notrace_functions() if callable(function)]
         super().__init__(autowrap_functions=tuple(functions))
@@ -163,6 +163,8 @@ class _Tracer(fx.Tracer):
         if self._is_computing:
             return forward(*args, **kwargs)
         path = self.path_of_module(m)
+        if path not in self._closed and not is_torch_layer(m) and _has_several((args, kwargs)):
+            self._opened.add(path)  # it may read some of them only
         self._path.append(path)
         try:
             result = super().call_module(m, forward, args, kwargs)
@@ -282,6 +284,15 @@ def run_on_anything(model: nn.Module, path: str, args: Any, kwargs: Any, *, trai
     with torch.device("cpu"), torch.no_grad():
         given = tree_map_only(Tensor, lambda own: torch.zeros(own.shape, dtype=own.dtype), (args, kwargs))
         return tree_map_only(Tensor, lambda own: own.to("meta"), module.forward(*given[0], **given[1]))
+
+
+def _has_several(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+    """Say whether an argument is a list or a dictionary of values."""
+    args, kwargs = arguments
+    return any(
+        isinstance(own, list | tuple | Mapping) and any(isinstance(entry, fx.Proxy) for entry in tree_leaves(own))
+        for own in [*args, *kwargs.values()]
+    )
 
 
 def _plain(value: Any) -> Any:

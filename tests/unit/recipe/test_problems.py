@@ -55,7 +55,7 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         ),
         (
             "model.backbone.zzz=1",
-            "`model.backbone.zzz`: unknown key. Known are name, output_stride, weights, options.",
+            "`model.backbone.zzz`: unknown key. Known are name, path, output_stride, weights, options.",
         ),
         (
             "name=a/b",

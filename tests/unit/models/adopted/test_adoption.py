@@ -156,6 +156,13 @@ def test_a_module_that_looks_at_values_is_kept_whole_and_said():
     assert "encoder.layer2" in adoption.features and "encoder.layer2.first" not in adoption.features
 
 
+def test_a_head_reads_only_what_it_uses_of_a_list():
+    adoption = adopt(own_models.PickyHeads(), [torch.zeros(IMAGES)])
+    assert adoption.read("parts") == adoption.read("depth") == ("encoder.layer2.1",)
+    names = {name.split(".")[2] for name, _ in whole(adoption).named_parameters() if "encoder" in name}
+    assert "layer3" not in names
+
+
 def test_a_subset_of_the_tasks_keeps_only_their_decoders():
     adoption = adopt(own_models.DeepHeads(), [torch.zeros(IMAGES)])
     network = AdoptedSpec("none:none", {"depth": True}, IMAGES[2:]).cut(adoption)
