@@ -171,6 +171,7 @@ def _fingerprint(root: Path, paths: list[str]) -> str:
     digest = hashlib.sha256(IMAGES.encode())
     for path in paths:
         place = root / path
-        size = place.stat().st_size if place.is_file() else -1  # a broken link is found with the damaged files
+        # a broken link is found with the damaged files
+        size = place.stat().st_size if place.is_file() else -1
         digest.update(f"\n{path}\0{size}".encode())
     return digest.hexdigest()

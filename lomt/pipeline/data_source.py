@@ -18,7 +18,7 @@ from lomt.errors import DataError
 from lomt.models.factory import load_factory
 from lomt.recipe import Recipe, find_data
 
-__all__ = ["Split", "needs_check", "open_split", "known_targets"]
+__all__ = ["Split", "known_targets", "needs_check", "open_split"]
 
 Split = Literal["train", "validation", "test"]
 _ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}

@@ -99,7 +99,13 @@ def test_all_splits_know_the_folder_by_one_fingerprint(many):
     ("images", "split", "validation", "test", "message"),
     [
         (1, "train", 0.0, 0.1, "Expected images for split `test`, but of 1 `test_fraction` 0.1 and"),
-        (2, "train", 0.1, 0.1, "for split `validation`, but of 2 .* leave none. Add images, or hold out less"),
+        (
+            2,
+            "train",
+            0.1,
+            0.1,
+            "for split `validation`, but of 2 .* leave none. Add images, or hold out less",
+        ),
         (3, "test", 0.1, 0.9, "for split `validation`, but of 3 `test_fraction` 0.9"),
         (3, "test", 0.0, 0.0, "for split `test`, .* leave none. Give `test_fraction` above 0"),
     ],

@@ -30,9 +30,7 @@ class Original(nn.Module):
             self.dense = nn.ModuleDict(
                 {name: nn.Conv2d(3, channels, 3, padding=1) for name, channels in (dense or {}).items()}
             )
-            self.flat = nn.ModuleDict(
-                {name: nn.Linear(3, outputs) for name, outputs in (flat or {}).items()}
-            )
+            self.flat = nn.ModuleDict({name: nn.Linear(3, outputs) for name, outputs in (flat or {}).items()})
 
     def forward(self, images):
         found = {name: layer(images) for name, layer in self.dense.items()}

@@ -110,7 +110,9 @@ def test_predictions_that_cannot_become_targets(kind, shape, wanted):
     "own", [TargetSpec("labels", "segmentation", tuple("abc")), TargetSpec("labels", "depth")]
 )
 def test_labels_that_the_network_does_not_speak_of(own):
-    with pytest.raises(DataError, match="of task `t` to be of kind segmentation with 5 outputs, as .*`labels`"):
+    with pytest.raises(
+        DataError, match="of task `t` to be of kind segmentation with 5 outputs, as .*`labels`"
+    ):
         specs_of_answers({"t": prediction_of("segmentation")}, {"t": "segmentation"}, SIZE, {"t": own})
 
 
@@ -138,11 +140,15 @@ def test_only_the_recipes_tasks_are_answered():
 
 
 def test_a_task_that_the_network_does_not_know():
-    with pytest.raises(UnknownNameError, match="prediction of the original network `depht`, did you mean `depth`"):
+    with pytest.raises(
+        UnknownNameError, match="prediction of the original network `depht`, did you mean `depth`"
+    ):
         answers_of(Constant(depth=2.0), depht="depth")(torch.zeros(1, 3, *SIZE))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_predictions_that_are_no_numbers(value):
-    with pytest.raises(DataError, match="predictions of task `depth` to be finite, but they are not. Check its"):
+    with pytest.raises(
+        DataError, match="predictions of task `depth` to be finite, but they are not. Check its"
+    ):
         answers_of(Constant(depth=value), depth="depth")(torch.zeros(1, 3, *SIZE))

@@ -150,7 +150,8 @@ def test_other_weights_or_images_are_other_data(photos, original, tmp_path):
 
 def test_damaged_images_are_left_out_before_the_original_is_asked(photos, original, tmp_path):
     copied = Path(shutil.copytree(photos, tmp_path / "copy"))
-    for name in open_images(copied, "train", size=None, validation_fraction=0.2, test_fraction=0.25).paths[:3]:
+    train = open_images(copied, "train", size=None, validation_fraction=0.2, test_fraction=0.25)
+    for name in train.paths[:3]:
         (copied / name).write_bytes(b"")
     with pytest.raises(DataError, match="Expected whole samples in copy, but 3 of 12 are damaged"):
         batches(Parts(images_recipe(copied)), "train")
@@ -174,16 +175,18 @@ def test_a_recipe_without_an_original(photos, tmp_path):
 
 def test_a_folder_that_is_not_there(original, tmp_path):
     with pytest.raises(DataError, match="Expected `data.root` to be a folder, but there is none at"):
-        Parts(images_recipe(tmp_path / "none")).fingerprint
+        _ = Parts(images_recipe(tmp_path / "none")).fingerprint
 
 
 def test_a_folder_without_images(original, tmp_path):
     with pytest.raises(DataError, match="Expected images .* but found none"):
-        Parts(images_recipe(tmp_path)).fingerprint
+        _ = Parts(images_recipe(tmp_path)).fingerprint
 
 
 def test_a_task_of_another_kind(photos, original):
-    with pytest.raises(DataError, match=r"`depth` to have shape \(batch, 3, 32, 48\), .* kind normals of them"):
+    with pytest.raises(
+        DataError, match=r"`depth` to have shape \(batch, 3, 32, 48\), .* kind normals of them"
+    ):
         _ = Parts(images_recipe(photos, "tasks={depth: {kind: normals}}")).tasks
 
 
