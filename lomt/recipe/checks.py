@@ -8,7 +8,7 @@ from lomt.recipe.group_checks import group_problems
 from lomt.recipe.model_checks import model_problems
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, DistillSettings, PruneSettings
-from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
+from lomt.recipe.settings import DataSettings, ModelSettings, Recipe, RoomCounts
 from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 
@@ -77,6 +77,8 @@ def _data(recipe: Recipe) -> Iterator[Problem]:
 def _images(recipe: Recipe) -> Iterator[Problem]:
     """Yield what only a folder of images knows, or what it does not know."""
     data = recipe.data
+    if data.targets == "original":
+        yield from _original(recipe.model)
     if data.kind == "images":
         if data.targets == "dataset":
             yield Problem(("data", "targets"), "expected original, because images alone have no labels.")
@@ -85,6 +87,18 @@ def _images(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(("tasks", name, "target"), "not for `data.kind: images`, which has no labels.")
     elif data.kind is not None and data.test_fraction != DataSettings.model_fields["test_fraction"].default:
         yield Problem(("data", "test_fraction"), "only for `data.kind: images`; others have a test split.")
+
+
+def _original(model: ModelSettings) -> Iterator[Problem]:
+    here = ("data", "targets")
+    if model.factory is None:
+        yield Problem(here, "original needs a trained network of your own: give `model.factory` and `model.weights`.")
+    elif model.weights is None and not model.trained:
+        yield Problem(
+            here,
+            "original needs a trained network: give `model.weights`, or `model.trained: true` where the factory loads "
+            "them.",
+        )
 
 
 def _factory(data: DataSettings) -> Iterator[Problem]:

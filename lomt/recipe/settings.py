@@ -271,7 +271,7 @@ class LocateSettings(Settings):
     normalise_loss: bool = Field(
         default=True,
         description="Divide each task's loss by its value at the start, so that one lambda means the same for "
-        "all tasks; the papers do not.",
+        "all tasks; the papers do not. With `data.targets: original` the loss of the best constant answer stands for it.",
     )
     metric: Literal["adam", "euclidean"] = Field(
         default="adam", description="Metric of the proximal step; `adam` is the optimizer's own."

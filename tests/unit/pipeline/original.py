@@ -45,7 +45,7 @@ def knowing(network):
     """Let every run find this network as its original one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Parts, "original", property(lambda parts: network.eval()))
-        yield
+        yield network
 
 
 def write_images(root, count, size=(32, 48)):

@@ -69,10 +69,13 @@ def test_labels_and_no_teacher_are_in_no_key(name):
     assert settings["prune"] is None or "distill" in settings["prune"]
 
 
+OWN = "model={factory: 'a.b:c', trained: true}"
+
+
 @pytest.mark.parametrize("override", ["data.targets=original", "rewire.distill={}"])
 def test_an_original_and_a_teacher_are_in_the_keys(override):
-    plain = context_of(TINY).settings_key("rewire")
-    assert key_of(context_of(TINY, override).settings_key("rewire")) != key_of(plain)
+    plain = context_of(TINY, OWN).settings_key("rewire")
+    assert key_of(context_of(TINY, OWN, override).settings_key("rewire")) != key_of(plain)
 
 
 def test_how_tasks_are_grouped_changes_no_key():

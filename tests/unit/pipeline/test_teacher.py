@@ -11,28 +11,28 @@ from lomt.pipeline.teacher import distill_settings, make_distillation
 from lomt.recipe import DistillSettings, load_recipe
 
 TINY = str(Path(__file__).with_name("tiny.yaml"))
-TAUGHT = "data.targets=original"
+TAUGHT = ("data.targets=original", "model={factory: 'a.b:c', trained: true}")
 GIVEN = DistillSettings(weight=0.5, weights={"depth": 0.0}, temperature=3.0)
 
 
 @pytest.mark.parametrize(
-    ("override", "given", "expected"),
+    ("overrides", "given", "expected"),
     [
-        ("seed=0", None, None),
-        ("seed=0", GIVEN, GIVEN),
+        (("seed=0",), None, None),
+        (("seed=0",), GIVEN, GIVEN),
         (TAUGHT, None, DistillSettings()),
         (TAUGHT, GIVEN, GIVEN),
     ],
     ids=["labels", "labels and teacher", "no labels", "no labels but a block"],
 )
-def test_a_teacher_is_asked_for_or_taken_for_lack_of_labels(override, given, expected):
-    recipe = load_recipe(TINY, [override], check_names=False)
+def test_a_teacher_is_asked_for_or_taken_for_lack_of_labels(overrides, given, expected):
+    recipe = load_recipe(TINY, overrides, check_names=False)
     assert distill_settings(recipe, given, recipe.train) == expected
     assert DistillSettings().weight == 1
 
 
 def test_no_teacher_where_the_aggregation_has_no_place_for_one():
-    recipe = load_recipe(TINY, [TAUGHT, "train.aggregation=bayesagg"], check_names=False)
+    recipe = load_recipe(TINY, [*TAUGHT, "train.aggregation=bayesagg"], check_names=False)
     assert distill_settings(recipe, None, recipe.train) is None
     assert distill_settings(recipe, GIVEN, recipe.train) == GIVEN
 

@@ -68,7 +68,8 @@ def test_unknown_names(problems_of, overrides, problem):
 
 
 def test_an_original_answers_for_what_rooms_lack(problems_of):
-    taught = ("data.targets=original", "tasks.shade={kind: depth}")
+    own = "model={factory: 'tests.reference.own_models:TwoUNets', trained: true}"
+    taught = ("data.targets=original", own, "tasks.shade={kind: depth}")
     assert problems_of(*taught, check_names=True) == []
     (problem,) = problems_of(*taught, "tasks.far={kind: depth, target: dept}", check_names=True)
     assert problem.startswith("`tasks.far.target`: rooms have no target `dept`, did you mean `depth`?")
