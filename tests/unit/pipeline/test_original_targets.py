@@ -131,7 +131,7 @@ def test_a_target_is_the_labels_name_in_the_test_split():
         (batch,) = batches(parts, "test")
         assert batch["far"].equal(own["depth"])
         with pytest.raises(UnknownNameError, match="target of task `far` `dept`, did you mean `depth`"):
-            Parts(rooms_recipe("tasks={far: {kind: depth, target: dept}}")).dataset("train")
+            _ = Parts(rooms_recipe("tasks={far: {kind: depth, target: dept}}")).fingerprint
 
 
 def test_other_weights_or_images_are_other_data(photos, original, tmp_path):
