@@ -271,7 +271,8 @@ class LocateSettings(Settings):
     normalise_loss: bool = Field(
         default=True,
         description="Divide each task's loss by its value at the start, so that one lambda means the same for "
-        "all tasks; the papers do not. With `data.targets: original` the loss of the best constant answer stands for it.",
+        "all tasks; the papers do not. With `data.targets: original` the loss of the best constant answer stands for "
+        "it.",
     )
     metric: Literal["adam", "euclidean"] = Field(
         default="adam", description="Metric of the proximal step; `adam` is the optimizer's own."
@@ -309,8 +310,8 @@ class RewireSettings(Settings):
     )
     distill: DistillSettings | None = Field(
         default=None,
-        description="Learn from the dense network as well; null for labels alone or, with `data.targets: original` and "
-        "without aggregation bayesagg, for weight 1.",
+        description="Learn from the dense network as well; null for labels alone or, with `data.targets: original` "
+        "and without aggregation bayesagg, for weight 1.",
     )
     train: TrainSettings = Field(description="What differs from `train`.")
 

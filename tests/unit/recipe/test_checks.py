@@ -128,7 +128,8 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
         ),
         (
             ["data.targets=original"],
-            "`data.targets`: original needs a trained network of your own: give `model.factory` and `model.weights`.",
+            "`data.targets`: original needs a trained network of your own: "
+            "give `model.factory` and `model.weights`.",
         ),
         (
             ["data.targets=original", "model={factory: 'a.b:c'}"],
