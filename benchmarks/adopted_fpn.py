@@ -17,7 +17,9 @@ class MultitaskFpn(nn.Module):
         self.decoders = nn.ModuleDict({task: FPNDecoder(self.encoder.out_channels) for task in CHANNELS})
         self.heads = nn.ModuleDict(
             {
-                task: SegmentationHead(self.decoders[task].out_channels, channels, kernel_size=1, upsampling=4)
+                task: SegmentationHead(
+                    self.decoders[task].out_channels, channels, kernel_size=1, upsampling=4
+                )
                 for task, channels in CHANNELS.items()
             }
         )

@@ -53,7 +53,12 @@ def main() -> int:
         print(name, json.dumps(found[name]["ratios"]), flush=True)
         is_met &= found[name]["ratios"][_JUDGED] <= _TARGET
         _write(
-            {"environment": describe_environment(), "threads": torch.get_num_threads(), "target": _TARGET, "models": found},
+            {
+                "environment": describe_environment(),
+                "threads": torch.get_num_threads(),
+                "target": _TARGET,
+                "models": found,
+            },
             arguments.output,
         )
     return 0 if is_met else 1
@@ -115,7 +120,11 @@ def _measure(
                 arm()
                 seconds[name].append(time.process_time() - start)
                 wall[name].append(time.perf_counter() - began)
-                print(f"{name}: {wall[name][-1]:.1f} s, {seconds[name][-1]:.1f} s of CPU", file=sys.stderr, flush=True)
+                print(
+                    f"{name}: {wall[name][-1]:.1f} s, {seconds[name][-1]:.1f} s of CPU",
+                    file=sys.stderr,
+                    flush=True,
+                )
         costs = {file.stem: count_cost(file).to_dict() for file in files}
     return {
         "cpu_seconds": seconds,

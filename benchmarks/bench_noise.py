@@ -138,7 +138,9 @@ def measure(part: str, files: Mapping[str, Path], number: int, *, quick: bool) -
 
 def _plain(arms: Mapping[str, Path]) -> dict[str, float]:
     """Return the median of plain loops over each network, taken in turns."""
-    times = [{name: time_plainly(path, (1, 3, *SIZE)) for name, path in arms.items()} for _ in range(_PLAIN_LOOPS)]
+    times = [
+        {name: time_plainly(path, (1, 3, *SIZE)) for name, path in arms.items()} for _ in range(_PLAIN_LOOPS)
+    ]
     return {name: median(own[name] for own in times) for name in arms}
 
 

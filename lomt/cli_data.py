@@ -25,8 +25,8 @@ ThreadsOption = Annotated[int, typer.Option("--threads", metavar="N", min=1, hel
 SizeOption = Annotated[str, typer.Option("--size", metavar="HxW", help="Height and width in pixels.")]
 
 data_app = typer.Typer(
-    help="Look through a dataset, see it, decode it once: folders with a dataset.yaml, and NYU-Depth v2, "
-    "CelebAMask-HQ, Taskonomy, Cityscapes and MTFL as downloaded.",
+    help="Look through a dataset, see it, decode it once: folders with a dataset.yaml, NYU-Depth v2, "
+    "CelebAMask-HQ, Taskonomy, Cityscapes and MTFL as downloaded, and plain folders of images without labels.",
     epilog="Example: lomt data check data/nyuv2",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,6 +42,8 @@ def check(
     verbose: VerboseOption = 0,
 ) -> None:
     """Identify the layout, decode every file, count every label; exit status 1 if a sample is damaged.
+
+    A folder of images and nothing known beside them has layout `images` and no labels.
 
     Of a zip or tar archive, list what would be written outside the folder it is unpacked in.
     """
@@ -150,7 +152,8 @@ def _show(found: dict[str, Any]) -> None:
             for name, own in content["targets"].items()
             for row in _rows(name, found["targets"][name], own)
         ]
-        show_table(("target", "kind", "label", "figures", "no label"), rows)
+        if rows:
+            show_table(("target", "kind", "label", "figures", "no label"), rows)
         for name, notes in content["notes"].items():
             for note in notes:
                 typer.echo(f"note: {name}: {note}")

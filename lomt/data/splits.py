@@ -49,14 +49,15 @@ def split_rows(
     return rows
 
 
-def check_arguments(size: Size | None, validation_fraction: float, seed: int) -> None:
+def check_arguments(
+    size: Size | None, validation_fraction: float, seed: int, test_fraction: float = 0.0
+) -> None:
     """Raise a ValueError where one of the arguments that all datasets take is out of its range."""
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"Expected `size` to be height and width of at least 1 pixel, but got {size}.")
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"Expected `validation_fraction` to be from 0 to below 1, but got {validation_fraction}."
-        )
+    for name, fraction in (("validation", validation_fraction), ("test", test_fraction)):
+        if not 0 <= fraction < 1:
+            raise ValueError(f"Expected `{name}_fraction` to be from 0 to below 1, but got {fraction}.")
     if seed < 0:
         raise ValueError(f"Expected `seed` to be at least 0, but got {seed}.")
 

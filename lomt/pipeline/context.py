@@ -101,7 +101,15 @@ class Context:
         _drop_unused_model_keys(kept["model"])
         if self.recipe.model.weights is not None:
             kept["model"]["weights_sha256"] = self.parts.weights_sha256
-        defaults: dict[str, Any] = {"damaged": "refuse", "factory": None, "factory_options": {}}
+        if kept.get("rewire") and kept["rewire"]["distill"] is None:
+            del kept["rewire"]["distill"]
+        defaults: dict[str, Any] = {
+            "damaged": "refuse",
+            "factory": None,
+            "factory_options": {},
+            "test_fraction": 0.1,
+            "targets": "dataset",
+        }
         for name, default in defaults.items():
             if kept["data"][name] == default:
                 del kept["data"][name]

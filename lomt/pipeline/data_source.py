@@ -1,14 +1,24 @@
 """From a recipe's block `data` to the samples of a split."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from lomt.data import CachedDataset, Dataset, RoomsDataset, open_cached, open_dataset, splits_of
+from lomt.data import (
+    CachedDataset,
+    Dataset,
+    RoomsDataset,
+    TargetSpec,
+    open_cached,
+    open_dataset,
+    splits_of,
+    targets_of,
+)
 from lomt.errors import DataError
 from lomt.models.factory import load_factory
 from lomt.recipe import Recipe, find_data
 
-__all__ = ["Split", "needs_check", "open_split"]
+__all__ = ["Split", "known_targets", "needs_check", "open_split"]
 
 Split = Literal["train", "validation", "test"]
 _ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}
@@ -32,6 +42,20 @@ def open_split(recipe: Recipe, split: Split, targets: list[str]) -> Dataset | No
     return _stored(recipe, split, targets)
 
 
+def known_targets(recipe: Recipe) -> Mapping[str, TargetSpec]:
+    """Return all targets that a dataset has, whatever the recipe asks for.
+
+    Raises:
+        DataError: If the data are not as described.
+    """
+    if recipe.data.kind == "rooms":
+        return RoomsDataset(1).targets
+    if recipe.data.kind == "factory":
+        made = _made(recipe, "test")
+        return {} if made is None else made.targets
+    return targets_of(recipe.data.kind, find_data(recipe.data))
+
+
 def needs_check(recipe: Recipe) -> bool:
     """Return whether samples may be damaged: they are when they are files, not when drawn or checked before."""
     return recipe.data.kind != "rooms" and recipe.data.cache_dir is None
@@ -52,6 +76,7 @@ def _stored(recipe: Recipe, split: Split, targets: list[str]) -> Dataset | None:
             size=data.size,
             targets=targets,
             validation_fraction=data.validation_fraction,
+            test_fraction=data.test_fraction,
             seed=recipe.seed,
         )
     dataset = open_dataset(
@@ -61,6 +86,7 @@ def _stored(recipe: Recipe, split: Split, targets: list[str]) -> Dataset | None:
         size=data.size,
         targets=targets,
         validation_fraction=data.validation_fraction,
+        test_fraction=data.test_fraction,
         seed=recipe.seed,
     )
     return CachedDataset(dataset) if data.cache else dataset

@@ -30,9 +30,10 @@ def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str,
     points = content["rewire"]["branch_points"]
     if points is not None:
         content["rewire"]["branch_points"] = {name: points[name] for name in content["tasks"]}
-    if recipe.prune is not None and recipe.prune.distill is not None:
-        weights = recipe.prune.distill.weights
-        content["prune"]["distill"]["weights"] = {t: w for t, w in weights.items() if t in tasks}
+    for stage, block in (("rewire", recipe.rewire), ("prune", recipe.prune)):
+        if block is not None and block.distill is not None:
+            weights = block.distill.weights
+            content[stage]["distill"]["weights"] = {t: w for t, w in weights.items() if t in tasks}
     return content
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lomt.branching import DensityProfile, density_profile
 from lomt.models import TaskNetwork
@@ -105,6 +105,9 @@ def _kinds(context: Context, model: TaskNetwork) -> tuple[type[nn.Module], ...]:
 def _weights(context: Context, model: TaskNetwork, tasks: Mapping[str, Task]) -> dict[str, float]:
     """Return the factor that brings the task's loss to 1 at the start.
 
+    Where targets are the original network's predictions, the start may already agree with them: then it brings the loss
+    of the best constant answer to 1.
+
     Group lasso trades the loss against the norms: without a common scale one lambda prunes a task whose loss is
     a small number, such as a cosine, much harder than one with a large cross entropy.
     """
@@ -113,7 +116,22 @@ def _weights(context: Context, model: TaskNetwork, tasks: Mapping[str, Task]) ->
     parts = context.parts
     batches = islice(parts.loader("train", context.recipe.locate.train).epoch(0), _SCALE_BATCHES)
     model.eval()
-    losses = evaluate(
-        lambda images: model(parts.prepared(images)), batches, tasks, targets=parts.targets
-    ).losses
+
+    def predict(images: Tensor) -> Mapping[str, Tensor]:
+        """Answer as the network does at the start, or always the same."""
+        if context.recipe.data.targets == "original":
+            return {
+                name: _everywhere(parts.output_biases[name], task, images) for name, task in tasks.items()
+            }
+        found: Mapping[str, Tensor] = model(parts.prepared(images))
+        return found
+
+    losses = evaluate(predict, batches, tasks, targets=parts.targets).losses
     return {task: 1.0 / max(loss, 1e-6) for task, loss in losses.items()}
+
+
+def _everywhere(answer: Tensor, task: Task, images: Tensor) -> Tensor:
+    """Return one answer for all images, and all of their pixels."""
+    if not task.is_dense:
+        return answer.expand(len(images), -1)
+    return answer[:, None, None].expand(len(images), -1, *images.shape[-2:])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lomt.data import Split
+from lomt.data import Split, TaughtDataset
 from lomt.deploy import Interface, OnnxModel, Preprocessing
 from lomt.deploy.deployed_network import raw_answer
 from lomt.errors import ExportMismatchError
@@ -21,6 +21,7 @@ __all__ = [
     "file_images",
     "interface_of",
     "metric_differences",
+    "metric_sizes",
     "onnx_metrics",
     "preprocessing_of",
     "samples",
@@ -28,6 +29,7 @@ __all__ = [
 
 Results = Mapping[str, Mapping[str, float]]
 _METRIC_TOLERANCE = 1e-3  # relative; arg max and thresholds turn rounding into rare flips of single pixels
+_LEAST_SIZE = 1e-2
 
 
 def interface_of(parts: Parts) -> Interface:
@@ -110,22 +112,53 @@ def check_metrics(
 
     def check(partial: Path, path: Path) -> Results:
         found = onnx_metrics(parts, partial, interface, progress, path.name)
-        for problem in metric_differences(path.name, found, expected):
+        for problem in metric_differences(path.name, found, expected, metric_sizes(parts)):
             raise ExportMismatchError(problem)
         return found
 
     return check
 
 
-def metric_differences(name: str, found: Results, expected: Results) -> list[str]:
-    """List the metrics of a file that are not PyTorch's, a sentence each."""
+def metric_sizes(parts: Parts) -> Results:
+    """Return how large an error could be, by task that is judged by its agreement with the original network and metric.
+
+    Such a task's errors may be next to nothing, and then mostly rounding. Large is 1 for fractions, a radian for
+    angles, and what the network answers on average for lengths and plain values.
+    """
+    if not parts.agreed:
+        return {}
+    data = parts.loader("test", parts.recipe.train).dataset
+    assert isinstance(data, TaughtDataset), "there are agreed tasks"
+    units = {"fraction": 1.0, "deg": math.degrees(1)}
+    return {
+        task: {
+            info.name: units[info.unit] if info.unit in units else data.mean_size(task)
+            for info in parts.tasks[task].metrics.infos
+        }
+        for task in parts.agreed
+    }
+
+
+def metric_differences(
+    name: str, found: Results, expected: Results, sizes: Results | None = None
+) -> list[str]:
+    """List the metrics of a file that are not PyTorch's, a sentence each.
+
+    Args:
+        name: Of the file.
+        found: Its metrics, by task.
+        expected: PyTorch's.
+        sizes: What differences are relative to where the metrics are smaller, by task and metric.
+    """
+    sizes = sizes or {}
     problems = []
     for task, metrics in found.items():
         for metric, actual in metrics.items():
             value = expected[task][metric]
             if math.isnan(value) and math.isnan(actual):
                 continue
-            if not abs(actual - value) <= _METRIC_TOLERANCE * max(abs(value), 1e-2):
+            size = max(abs(value), sizes.get(task, {}).get(metric, _LEAST_SIZE))
+            if not abs(actual - value) <= _METRIC_TOLERANCE * size:
                 problems.append(
                     f"Expected {metric} of task `{task}` to be {value:.6g} on {name} as in PyTorch, "
                     f"but got {actual:.6g}."

@@ -1,7 +1,7 @@
 """From a recipe's blocks to the components that do the work."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lomt.checksum import sha256_of
-from lomt.data import Augmentation, BatchLoader, Damage, Dataset, find_damage, require_whole, without_damage
+from lomt.data import (
+    Augmentation,
+    BatchLoader,
+    Damage,
+    Dataset,
+    find_damage,
+    require_whole,
+    without_damage,
+)
+from lomt.deploy import weights_hash
 from lomt.errors import DataError, UnknownNameError
 from lomt.models import (
     AdoptedSpec,
@@ -25,8 +34,9 @@ from lomt.models import (
     list_layers,
 )
 from lomt.pipeline.data_source import Split, needs_check, open_split
+from lomt.pipeline.original_targets import OriginalTargets
 from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_model_weights, find_weights
-from lomt.tasks import Task, best_constant, make_task
+from lomt.tasks import KINDS, Task, best_constant, make_task
 from lomt.training import OptimizerOptions, Progress, ScheduleOptions, TrainingOptions
 
 __all__ = ["Parts", "training_options"]
@@ -45,13 +55,18 @@ class Parts:
 
     Attributes:
         skipped: By split, the damaged samples that are left out.
+        targets: By task, the name of its target in batches.
+        weights: By task, its weight.
     """
 
     def __init__(self, recipe: Recipe, progress: Progress | None = None) -> None:
         self.recipe = recipe
         self.skipped: dict[Split, tuple[Damage, ...]] = {}
         self._progress = progress
-        self.targets = {name: settings.target or name for name, settings in recipe.tasks.items()}
+        is_taught = recipe.data.targets == "original"
+        self.targets = {
+            name: name if is_taught else settings.target or name for name, settings in recipe.tasks.items()
+        }
         self.weights = {name: settings.weight for name, settings in recipe.tasks.items()}
         self._splits: dict[Split, Dataset | None] = {}
         self._readable: dict[Split, Dataset] = {}
@@ -63,13 +78,30 @@ class Parts:
             DataError: If the data are not as described.
         """
         if split not in self._splits:
-            self._splits[split] = open_split(self.recipe, split, sorted(set(self.targets.values())))
+            taught = self._taught
+            wanted = sorted(set(self.targets.values())) if taught is None else taught.wanted(split)
+            self._splits[split] = open_split(self.recipe, split, wanted)
         return self._splits[split]
 
     @cached_property
     def fingerprint(self) -> str:
-        """What identifies the data."""
-        return "+".join(d.fingerprint for s in ("train", "test") if (d := self.dataset(s)) is not None)
+        """What identifies the data, and the network that makes their targets if one does."""
+        images = "+".join(d.fingerprint for s in ("train", "test") if (d := self.dataset(s)) is not None)
+        return (
+            f"{images}+{weights_hash.weights_sha256(self.original)}" if self._taught is not None else images
+        )
+
+    @cached_property
+    def agreed(self) -> tuple[str, ...]:
+        """The tasks whose targets in the test split are predictions of the original network."""
+        return () if self._taught is None else self._taught.agreed
+
+    @cached_property
+    def _taught(self) -> OriginalTargets | None:
+        """Targets that are not the dataset's; None where all are."""
+        if self.recipe.data.targets == "dataset":
+            return None
+        return OriginalTargets(self.recipe, self.original, self.prepared)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -81,12 +113,13 @@ class Parts:
         """
         data = self.dataset("train")
         assert data is not None
+        known = data.targets if self._taught is None else self._taught.specs
         tasks = {}
         for name, settings in self.recipe.tasks.items():
             target = self.targets[name]
-            if target not in data.targets:
-                raise UnknownNameError(f"target of task `{name}`", target, data.targets)
-            spec = data.targets[target]
+            if target not in known:
+                raise UnknownNameError(f"target of task `{name}`", target, known)
+            spec = known[target]
             if spec.kind != settings.kind:
                 raise DataError(
                     f"Expected target `{target}` of {data.name} to be of kind {settings.kind}, because "
@@ -194,10 +227,11 @@ class Parts:
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            adoption = self._adopted_spec(self.tasks).adopt(find_model_weights(self.recipe.model))
-        adoption.check_predictions(
-            {name: (task.out_channels, task.is_dense) for name, task in self.tasks.items()}
-        )
+            adoption = self._adopted_spec(self.recipe.tasks).adopt(find_model_weights(self.recipe.model))
+        if self.recipe.data.targets == "dataset":  # targets made of predictions fit them
+            adoption.check_predictions(
+                {name: (task.out_channels, task.is_dense) for name, task in self.tasks.items()}
+            )
         return adoption
 
     @cached_property
@@ -210,6 +244,9 @@ class Parts:
     def original(self) -> TaskNetwork:
         """The user's own model as it was given, in eval mode; not to be trained.
 
+        It maps prepared images, (batch, 3, height, width), to raw predictions by task; dense ones are as high and wide
+        as the images.
+
         Raises:
             LomtError: The recipe names none.
         """
@@ -218,7 +255,7 @@ class Parts:
                 "Expected the recipe to name a trained network of your own whose predictions are learned from, but "
                 "it names none. Give `model.factory` and `model.weights`."
             )
-        return self._adopted_spec(self.tasks).cut(self.adoption).eval()
+        return self._adopted_spec(self.recipe.tasks).cut(self.adoption).eval()
 
     def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec | AdoptedSpec:
         """Return the dense network: every decoder at the backbone's last layer, or where the user's own model has it."""
@@ -233,13 +270,15 @@ class Parts:
             branch_points={},
         )
 
-    def _adopted_spec(self, tasks: Mapping[str, Task]) -> AdoptedSpec:
+    def _adopted_spec(self, tasks: Iterable[str]) -> AdoptedSpec:
         settings = self.recipe.model
         assert settings.factory is not None
-        paths = {task: (own,) if isinstance(own, str) else tuple(own) for task, own in settings.decoders.items()}
+        paths = {
+            task: (own,) if isinstance(own, str) else tuple(own) for task, own in settings.decoders.items()
+        }
         return AdoptedSpec(
             factory=_at_its_place(settings.factory),
-            dense={name: task.is_dense for name, task in tasks.items()},
+            dense={name: KINDS[self.recipe.tasks[name].kind].is_dense for name in tasks},
             size=self.recipe.data.size,
             kwargs=settings.factory_options,
             outputs=settings.outputs,
@@ -260,6 +299,8 @@ class Parts:
                     require_whole(data, damages)
                 self.skipped[split] = damages
                 data = without_damage(data, damages)
+            if self._taught is not None:
+                data = self._taught.teach(split, data, self.fingerprint, self._progress)
             self._readable[split] = data
         return self._readable[split]
 

@@ -18,6 +18,7 @@ from lomt.pipeline.context import Context, wait_for_all
 from lomt.pipeline.loss_batches import FirstBatches
 from lomt.pipeline.parts import training_options
 from lomt.pipeline.run_directory import StageFolder
+from lomt.pipeline.teacher import make_distillation
 from lomt.pruning.importance import make_importance
 from lomt.pruning.interfaces import Importance
 from lomt.pruning.optimizer_state import carry_optimizer
@@ -27,7 +28,7 @@ from lomt.pruning.prune import PruneResult
 from lomt.pruning.ranking import BudgetError
 from lomt.pruning.storage import load, save
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
-from lomt.training import Distillation, recalibrate_batch_norm
+from lomt.training import recalibrate_batch_norm
 from lomt.training.checkpoint import (
     TrainingState,
     load_checkpoint,
@@ -185,22 +186,13 @@ class Rounds:
             settings.train,
             place,
             seed=context.recipe.seed + number - 1,
-            distillation=self._distillation(),
+            distillation=make_distillation(context, settings.distill, self.target, settings.train),
             optimizer_state=None if state is None else state.tensors,
         )
         trainer.fit()
         if context.is_writer:
             save_checkpoint(place / _OPTIMIZER, TrainingState(trainer.optimizer_state))
             save(model, place)
-
-    def _distillation(self) -> Distillation | None:
-        chosen = self.settings.distill
-        if chosen is None:
-            return None
-        teacher = load(self.target).to(self.context.accelerator(self.settings.train).device)
-        teacher.requires_grad_(False)
-        weights = {**dict.fromkeys(self.context.recipe.tasks, chosen.weight), **chosen.weights}
-        return Distillation(teacher, weights, chosen.temperature)
 
     def _carried(
         self, number: int, model: nn.Module, smaller: nn.Module, plan: PruningPlan

@@ -10,6 +10,7 @@ from lomt.branching import read_branch_points, rewire
 from lomt.errors import UnknownNameError
 from lomt.models import TaskNetwork, save_model
 from lomt.pipeline.context import Context
+from lomt.pipeline.teacher import distill_settings, make_distillation
 
 __all__ = ["initial_network", "run_rewire"]
 
@@ -23,14 +24,16 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
     """
     parts, settings = context.parts, context.recipe.rewire
     chosen = _branch_points(context, branch_points)
-    origin = context.keys["dense"] if settings.start == "dense" else None
+    is_taught = distill_settings(context.recipe, settings.distill, settings.train) is not None
+    origin = context.keys["dense"] if settings.start == "dense" or is_taught else None
     folder = context.folder("rewired", context.settings_key("rewire"), chosen, origin)
     if folder.is_finished:
         return
     shown = ", ".join(f"{task} at {layer}" for task, layer in chosen.items())
     context.progress.message(f"rewire: {shown}")
     model = initial_network(context, chosen, settings.start)
-    trainer = context.trainer(model, parts.tasks, settings.train, folder.path)
+    teacher = make_distillation(context, settings.distill, context.directory.path / "dense", settings.train)
+    trainer = context.trainer(model, parts.tasks, settings.train, folder.path, distillation=teacher)
     trainer.fit()
     result = context.evaluate(trainer, parts.tasks, settings.train, "rewired")
     if context.is_writer:

@@ -35,6 +35,7 @@ class RunSummary:
         titles: What the table of files calls networks.
         task_costs: Cost by task of the files that hold one task each of the network to deploy.
         skipped: Number of damaged samples left out, by split.
+        agreed: Tasks whose metrics are agreement with the original network, as it made their targets.
     """
 
     name: str
@@ -49,6 +50,7 @@ class RunSummary:
     titles: Mapping[str, str]
     task_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
+    agreed: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``delta_m`` is that of the network to deploy."""
@@ -57,6 +59,7 @@ class RunSummary:
             "name": self.name,
             "branch_points": dict(self.branch_points),
             "skipped_samples": dict(self.skipped),
+            "agreement_with_original": list(self.agreed),
             "metrics": {network: dict(results) for network, results in self.metrics.items()},
             "costs": {network: dict(cost) for network, cost in self.costs.items()},
             "task_costs": {task: dict(cost) for task, cost in self.task_costs.items()},
@@ -79,13 +82,16 @@ class RunSummary:
                 rows.append((*heading, _label(info, is_primary=index == 0), *self._values(task, info)))
         rows += self._cost_rows(networks)
         lines = [f"{self.name}: test split; * is a task's primary metric", "", *_aligned(rows)]
+        if self.agreed:
+            lines += ["", _agreement_note(self.agreed)]
         lines += ["", *self._file_tables()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
         lines += [f"{count} damaged samples of {split} left out" for split, count in self.skipped.items()]
         return "\n".join([*lines, f"Artefacts in {self.folder}"])
 
     def _values(self, task: str, info: MetricInfo) -> tuple[str, ...]:
-        return _with_changes([results[task][info.name] for results in self.metrics.values()])
+        values = [results[task][info.name] for results in self.metrics.values()]
+        return _with_changes(values, shows_change=task not in self.agreed)
 
     def _cost_rows(self, networks: Sequence[str]) -> list[tuple[str, ...]]:
         if not self.costs:
@@ -149,16 +155,20 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         costs["int8"] = bench["cost"]["int8"]
     infos = {name: task.metrics.infos for name, task in parts.tasks.items()} if metrics else {}
     directions = {name: {i.name: i.higher_is_better for i in own} for name, own in infos.items()}
+    judged = {
+        name: {task: own for task, own in results.items() if task not in parts.agreed}
+        for name, results in metrics.items()
+    }
     gains = {
         name: delta_m(
             results,
-            metrics["dense"],
+            judged["dense"],
             directions,
             baseline_name="dense mtl",
             reduction=recipe.bench.delta_m,
         )
-        for name, results in metrics.items()
-        if name != "dense" and "dense" in metrics
+        for name, results in judged.items()
+        if name != "dense" and judged.get("dense")
     }
     return RunSummary(
         name=recipe.name,
@@ -173,6 +183,7 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         titles=arm_titles(recipe),
         task_costs={task: exported[file] for task, file in task_files(recipe).items() if file in exported},
         skipped=skipped_counts(directory),
+        agreed=parts.agreed,
     )
 
 
@@ -182,13 +193,22 @@ def _label(info: MetricInfo, *, is_primary: bool) -> str:
     return f"{'*' if is_primary else ' '} {info.name}{unit}, {arrow} is better"
 
 
-def _with_changes(values: Sequence[float | None]) -> tuple[str, ...]:
+def _agreement_note(tasks: Sequence[str]) -> str:
+    return (
+        f"{', '.join(tasks)}: without labels, so these figures are agreement with the original network, "
+        "and no part of delta_m."
+    )
+
+
+def _with_changes(values: Sequence[float | None], *, shows_change: bool = True) -> tuple[str, ...]:
     """Show the first value, then each further one with its change against the first; nothing for what is unknown."""
     first, *others = values
     cells = [_shown(first)]
     for value in others:
-        change = "" if first is None or value is None else _change(first, value)
-        cells += [_shown(value), change]
+        if first is None or value is None or not shows_change:
+            cells += [_shown(value), ""]
+        else:
+            cells += [_shown(value), _change(first, value)]
     return tuple(cells)
 
 

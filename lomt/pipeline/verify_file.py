@@ -11,7 +11,7 @@ from lomt.deploy.inference_copy import inference_copy, task_outputs
 from lomt.deploy.verify import verify_deployed
 from lomt.errors import ArtifactError, ExportMismatchError
 from lomt.pipeline.model_source import ModelSource
-from lomt.pipeline.onnx_quality import Results, metric_differences, onnx_metrics
+from lomt.pipeline.onnx_quality import Results, metric_differences, metric_sizes, onnx_metrics
 
 __all__ = ["FileVerification", "verify_file"]
 
@@ -94,5 +94,5 @@ def _compared(path: Path, source: ModelSource) -> FileVerification:
     metrics: Results = {}
     if source.parts is not None:
         metrics = onnx_metrics(source.parts, path, interface)
-        problems += metric_differences(path.name, metrics, source.metrics)
+        problems += metric_differences(path.name, metrics, source.metrics, metric_sizes(source.parts))
     return FileVerification(path, source.name, tuple(problems), values, metrics)

@@ -7,15 +7,16 @@ from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_checks import group_problems
 from lomt.recipe.model_checks import model_problems
 from lomt.recipe.problems import Problem, did_you_mean
-from lomt.recipe.prune_settings import BUDGETS, PruneSettings
-from lomt.recipe.settings import DataSettings, Recipe, RoomCounts
+from lomt.recipe.prune_settings import BUDGETS, DistillSettings, PruneSettings
+from lomt.recipe.settings import DataSettings, ModelSettings, Recipe, RoomCounts
 from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["find_contradictions", "trainings"]
 
 _RESERVED_TASKS = ("backbone", "image")
-_WAY_OUT = "Give `data.counts.validation` images, or leave it out."
+_VALIDATION_IMAGES = "Give `data.counts.validation` images"
+_HELD_OUT_IMAGES = "Set `data.validation_fraction` above 0"
 
 
 def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
@@ -24,7 +25,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     Args:
         recipe: A validated recipe or one read leniently.
     """
-    yield from _data(recipe.data)
+    yield from _data(recipe)
     yield from _places_in_images(recipe)
     yield from model_problems(recipe)
     yield from _tasks(recipe)
@@ -32,6 +33,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         yield from _training(path, train, recipe)
     yield from _locate(recipe)
     yield from _branch_points(recipe)
+    yield from _distill("rewire", recipe.rewire.distill, recipe)
     yield from sparsify_problems(recipe)
     if recipe.prune is not None:
         yield from _prune(recipe.prune, recipe)
@@ -45,13 +47,15 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         )
 
 
-def _data(data: DataSettings) -> Iterator[Problem]:
+def _data(recipe: Recipe) -> Iterator[Problem]:
+    data = recipe.data
     if data.kind not in (None, "rooms"):
         if data.root is None and data.kind != "factory":
             yield Problem(("data", "root"), f"a dataset folder is needed for `data.kind: {data.kind}`.")
         if data.counts != RoomCounts():
             yield Problem(("data", "counts"), "only for `data.kind: rooms`; a folder has its own splits.")
     yield from _factory(data)
+    yield from _images(recipe)
     if data.kind == "rooms":
         if data.cache_dir is not None:
             yield Problem(("data", "cache_dir"), "only for stored datasets; rooms are drawn, not read.")
@@ -67,6 +71,35 @@ def _data(data: DataSettings) -> Iterator[Problem]:
         yield Problem(
             ("data", "augment", "scale"),
             f"expected the smallest factor before the largest, but got {smallest:g}, {largest:g}.",
+        )
+
+
+def _images(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what only a folder of images knows, or what it does not know."""
+    data = recipe.data
+    if data.targets == "original":
+        yield from _original(recipe.model)
+    if data.kind == "images":
+        if data.targets == "dataset":
+            yield Problem(("data", "targets"), "expected original, because images alone have no labels.")
+        for name, task in recipe.tasks.items():
+            if task.target is not None:
+                yield Problem(("tasks", name, "target"), "not for `data.kind: images`, which has no labels.")
+    elif data.kind is not None and data.test_fraction != DataSettings.model_fields["test_fraction"].default:
+        yield Problem(("data", "test_fraction"), "only for `data.kind: images`; others have a test split.")
+
+
+def _original(model: ModelSettings) -> Iterator[Problem]:
+    here = ("data", "targets")
+    if model.factory is None:
+        yield Problem(
+            here, "original needs a trained network of your own: give `model.factory` and `model.weights`."
+        )
+    elif model.weights is None and not model.trained:
+        yield Problem(
+            here,
+            "original needs a trained network: give `model.weights`, or `model.trained: true` where the factory loads "
+            "them.",
         )
 
 
@@ -133,28 +166,34 @@ def _training(path: tuple[str, ...], train: TrainSettings, recipe: Recipe) -> It
             (*path, "batch_size"), "expected at least 2, because aspp normalises over the batch, but got 1."
         )
     if not _has_validation(recipe.data):
-        yield from _without_validation(path, train)
+        yield from _without_validation(path, train, _more_validation(recipe.data))
 
 
-def _without_validation(path: tuple[str, ...], train: TrainSettings) -> Iterator[Problem]:
+def _without_validation(path: tuple[str, ...], train: TrainSettings, more: str) -> Iterator[Problem]:
     if train.early_stopping is not None:
-        yield Problem((*path, "early_stopping"), f"needs validation data, and there is none. {_WAY_OUT}")
+        yield Problem(
+            (*path, "early_stopping"), f"needs validation data, and there is none. {more}, or leave it out."
+        )
     if train.keep == "best":
         yield Problem(
             (*path, "keep"),
-            "best needs validation data, and there is none. "
-            "Give `data.counts.validation` images, or keep last.",
+            f"best needs validation data, and there is none. {more}, or keep last.",
         )
     if train.schedule.kind == "plateau":
         yield Problem(
             (*path, "schedule", "kind"),
-            "plateau needs validation data, and there is none. "
-            "Give `data.counts.validation` images, or choose another schedule.",
+            f"plateau needs validation data, and there is none. {more}, or choose another schedule.",
         )
 
 
 def _has_validation(data: DataSettings) -> bool:
+    if data.kind == "images":
+        return data.validation_fraction > 0
     return data.kind != "rooms" or bool(data.counts.validation)  # a folder may have a split of its own
+
+
+def _more_validation(data: DataSettings) -> str:
+    return _HELD_OUT_IMAGES if data.kind == "images" else _VALIDATION_IMAGES
 
 
 def _locate(recipe: Recipe) -> Iterator[Problem]:
@@ -165,8 +204,10 @@ def _locate(recipe: Recipe) -> Iterator[Problem]:
             f"expected at most `locate.lambdas.stop`, {lambdas.stop:g}, but got {lambdas.start:g}.",
         )
     if recipe.locate.stop.loss_tolerance is not None and not _has_validation(recipe.data):
+        more = _more_validation(recipe.data)
         yield Problem(
-            ("locate", "stop", "loss_tolerance"), f"needs validation data, and there is none. {_WAY_OUT}"
+            ("locate", "stop", "loss_tolerance"),
+            f"needs validation data, and there is none. {more}, or leave it out.",
         )
 
 
@@ -191,11 +232,15 @@ def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:
         got = " and ".join(given) or "none"
         paths = tuple(("prune", name) for name in BUDGETS)
         yield Problem(("prune",), f"expected just one of {', '.join(BUDGETS)}, but got {got}.", paths)
-    for task in prune.distill.weights if prune.distill is not None else ():
+    yield from _distill("prune", prune.distill, recipe)
+
+
+def _distill(stage: str, distill: DistillSettings | None, recipe: Recipe) -> Iterator[Problem]:
+    for task in distill.weights if distill is not None else ():
         if recipe.tasks and task not in recipe.tasks:
             near = did_you_mean(task, recipe.tasks) or "."
             known = ", ".join(recipe.tasks)
-            yield Problem(("prune", "distill", "weights", task), f"unknown task{near} Known are {known}.")
+            yield Problem((stage, "distill", "weights", task), f"unknown task{near} Known are {known}.")
 
 
 def _finetune(finetune: FinetuneSettings, recipe: Recipe) -> Iterator[Problem]:

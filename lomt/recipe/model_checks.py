@@ -48,7 +48,8 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(("model", "backbone", key), "only for a backbone of timm, without `model.factory`.")
     if model.decoder != DecoderSettings():
         yield Problem(
-            ("model", "decoder"), "only for a backbone of timm: with `model.factory` decoders are the model's own."
+            ("model", "decoder"),
+            "only for a backbone of timm: with `model.factory` decoders are the model's own.",
         )
     for key in ("outputs", "decoders"):
         for task in getattr(model, key):
@@ -59,7 +60,9 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
     if model.outputs:
         for task in recipe.tasks:
             if task not in model.outputs:
-                yield Problem(("model", "outputs"), f"expected a place for every task, but there is none for {task}.")
+                yield Problem(
+                    ("model", "outputs"), f"expected a place for every task, but there is none for {task}."
+                )
     if recipe.locate.method == "joint":
         yield Problem(
             ("locate", "method"),
@@ -67,4 +70,6 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
             (("model", "factory"),),
         )
     if recipe.locate.granularity == "conv":
-        yield Problem(("locate", "granularity"), "conv needs a backbone of timm; with `model.factory` use block.")
+        yield Problem(
+            ("locate", "granularity"), "conv needs a backbone of timm; with `model.factory` use block."
+        )

@@ -16,7 +16,7 @@ Budget = Annotated[float, Field(gt=0, le=1)]
 
 
 class DistillSettings(Settings):
-    """The network before the cut as a teacher, beside the labels."""
+    """An earlier network of the run as a teacher, beside the labels."""
 
     weight: Positive = Field(
         default=1.0, description="Factor of the distillation beside each task's own loss."
@@ -80,7 +80,9 @@ class PruneSettings(Settings):
         description="Training batches that renew batch norm statistics after a cut; 0 for none.",
     )
     distill: DistillSettings | None = Field(
-        default=None, description="Learn from the network before the cut as well; null for labels alone."
+        default=None,
+        description="Learn from the network before the cut as well; null for labels alone or, with `data.targets: "
+        "original` and without aggregation bayesagg, for weight 1.",
     )
     pruned_only: bool = Field(
         default=True,

@@ -37,7 +37,10 @@ def _allow_short_form(model: dict[str, Any]) -> None:
     """Let `backbone` also be the name of a module or a list of such."""
     backbone = model["properties"]["backbone"]
     whole = {key: backbone.pop(key) for key in ("$ref", "allOf") if key in backbone}
-    names: list[dict[str, Any]] = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+    names: list[dict[str, Any]] = [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    ]
     backbone["anyOf"] = [whole, *names]
 
 

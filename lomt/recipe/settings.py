@@ -17,7 +17,7 @@ from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_settings import GroupSettings
 from lomt.recipe.inheritance import resolve
 from lomt.recipe.joint_settings import JointSettings
-from lomt.recipe.prune_settings import PruneSettings
+from lomt.recipe.prune_settings import DistillSettings, PruneSettings
 from lomt.recipe.quantize_settings import QuantizeSettings
 from lomt.recipe.sparsify_settings import SparsifySettings
 from lomt.recipe.train_settings import TrainSettings
@@ -73,6 +73,7 @@ class DataSettings(Settings):
 
     kind: Literal[
         "folder",
+        "images",
         "rooms",
         "nyuv2_mat",
         "nyuv2_mtan",
@@ -83,8 +84,9 @@ class DataSettings(Settings):
         "taskonomy",
         "factory",
     ] = Field(
-        description="`folder`: a folder with a dataset.yaml. `rooms`: synthetic rooms, no download. `factory`: what "
-        "`data.factory` returns. The others are datasets as published; `lomt data check PATH` tells which."
+        description="`folder`: a folder with a dataset.yaml. `images`: a folder of images without labels. `rooms`: "
+        "synthetic rooms, no download. `factory`: what `data.factory` returns. The others are datasets as published; "
+        "`lomt data check PATH` tells which."
     )
     root: str | None = Field(
         default=None,
@@ -100,6 +102,17 @@ class DataSettings(Settings):
         lt=1,
         description="Share of the training split held out for validation, where a stored dataset has no "
         "validation split.",
+    )
+    test_fraction: float = Field(
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="Share of all images held out for testing, before `validation_fraction` (kind images).",
+    )
+    targets: Literal["dataset", "original"] = Field(
+        default="dataset",
+        description="`dataset`: its labels. `original`: predictions of the original network, `model.factory`, for the "
+        "training and validation splits, and in the test split for tasks of which the dataset has no labels.",
     )
     counts: RoomCounts = Field(default=RoomCounts(), description="Images a split (kind rooms).")
     cache: bool = Field(default=True, description="Decode every image once and keep it in memory.")
@@ -258,7 +271,8 @@ class LocateSettings(Settings):
     normalise_loss: bool = Field(
         default=True,
         description="Divide each task's loss by its value at the start, so that one lambda means the same for "
-        "all tasks; the papers do not.",
+        "all tasks; the papers do not. With `data.targets: original` the loss of the best constant answer stands for "
+        "it.",
     )
     metric: Literal["adam", "euclidean"] = Field(
         default="adam", description="Metric of the proximal step; `adam` is the optimizer's own."
@@ -293,6 +307,11 @@ class RewireSettings(Settings):
     )
     start: Literal["initial", "dense"] = Field(
         default="initial", description="Weights the rewired backbone starts from."
+    )
+    distill: DistillSettings | None = Field(
+        default=None,
+        description="Learn from the dense network as well; null for labels alone or, with `data.targets: original` "
+        "and without aggregation bayesagg, for weight 1.",
     )
     train: TrainSettings = Field(description="What differs from `train`.")
 

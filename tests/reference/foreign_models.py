@@ -60,7 +60,9 @@ class FpnHeads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         make = torchvision.models.detection.backbone_utils.resnet_fpn_backbone
-        self.backbone = make(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
+        self.backbone = make(
+            backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5
+        )
         self.heads = nn.ModuleDict({"segmentation": LevelHead(CLASSES), "depth": LevelHead(1)})
 
     def forward(self, images):
@@ -114,10 +116,17 @@ class TokenHead(nn.Module):
 
 
 FOREIGN = {
-    **{f"smp {kind}": (SmpHeads, {"kind": kind}, SIZE) for kind in ("Unet", "FPN", "DeepLabV3Plus", "Linknet")},
+    **{
+        f"smp {kind}": (SmpHeads, {"kind": kind}, SIZE)
+        for kind in ("Unet", "FPN", "DeepLabV3Plus", "Linknet")
+    },
     "smp PAN": (SmpHeads, {"kind": "PAN"}, (128, 128)),  # it takes no smaller images
     "smp Unet, three heads": (SmpHeads, {"kind": "Unet", "encoder": "resnet18", "tasks": 3}, SIZE),
-    "torchvision deeplabv3_mobilenet_v3_large": (TorchvisionHeads, {"kind": "deeplabv3_mobilenet_v3_large"}, SIZE),
+    "torchvision deeplabv3_mobilenet_v3_large": (
+        TorchvisionHeads,
+        {"kind": "deeplabv3_mobilenet_v3_large"},
+        SIZE,
+    ),
     "torchvision lraspp_mobilenet_v3_large": (TorchvisionHeads, {"kind": "lraspp_mobilenet_v3_large"}, SIZE),
     "torchvision resnet18 with FPN": (FpnHeads, {}, SIZE),
     "timm ViT": (VitHeads, {}, SIZE),

@@ -17,7 +17,9 @@ class Block(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride > 1 or channels != out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
 
     def forward(self, x):
         """Add what two convolutions make of the input to it."""
@@ -50,7 +52,9 @@ class Encoder(nn.Module):
 
 def head(channels: int, out: int) -> nn.Sequential:
     """Two convolutions."""
-    return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, out, 1))
+    return nn.Sequential(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, out, 1)
+    )
 
 
 class DeepHeads(nn.Module):
@@ -65,7 +69,9 @@ class DeepHeads(nn.Module):
         """Predict at the size of the images."""
         deepest = self.encoder(images)[-1]
         return {
-            name: functional.interpolate(own(deepest), size=images.shape[-2:], mode="bilinear", align_corners=False)
+            name: functional.interpolate(
+                own(deepest), size=images.shape[-2:], mode="bilinear", align_corners=False
+            )
             for name, own in self.heads.items()
         }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lomt.data.image_folder import IMAGES, is_image_folder
 from lomt.data.published import celebamask, cityscapes, mtfl, nyud_mt, nyuv2_mat, nyuv2_mtan, taskonomy
 from lomt.data.published.collection import Collection
 from lomt.errors import DataError, UnknownNameError
@@ -44,7 +45,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 def identify(path: Path) -> str:
-    """Return the name of a dataset's layout: one of `LAYOUTS`, or `FOLDER`.
+    """Return the name of a dataset's layout: one of `LAYOUTS`, `FOLDER`, or `IMAGES` for images and nothing known.
 
     Args:
         path: A folder, or the file of NYU-Depth v2.
@@ -59,10 +60,12 @@ def identify(path: Path) -> str:
     for name, layout in LAYOUTS.items():
         if layout.recognise(path):
             return name
+    if is_image_folder(path):
+        return IMAGES
     signs = "; ".join(f"{layout.sign} ({name})" for name, layout in LAYOUTS.items())
     raise DataError(
-        f"Expected {path} to hold a dataset, known by dataset.yaml (folder); {signs}; but got none of these. "
-        "Unpack archives first, and give the folder that holds these names."
+        f"Expected {path} to hold a dataset, known by dataset.yaml (folder); {signs}; or by images alone ({IMAGES}); "
+        "but got none of these. Unpack archives first, and give the folder that holds these names."
     )
 
 

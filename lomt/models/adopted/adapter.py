@@ -73,7 +73,11 @@ def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> Non
     count, moments = 0, None
     for source, target in pairs:
         x = _rows(adapter.shrink(source))
-        y = _rows(target if target.ndim != 4 or target.shape[2:] == source.shape[2:] else _like(target, adapter, source))
+        y = _rows(
+            target
+            if target.ndim != 4 or target.shape[2:] == source.shape[2:]
+            else _like(target, adapter, source)
+        )
         found = (x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
         moments = found if moments is None else tuple(a + b for a, b in zip(moments, found, strict=True))
         count += len(x)
@@ -89,7 +93,9 @@ def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> Non
     if project.bias is not None:
         project.bias.copy_(mean_y - weight @ mean_x)
     if isinstance(adapter.norm, nn.BatchNorm2d):
-        _set_to_identity(adapter.norm, weight @ mean_x, ((weight @ within) * weight).sum(1).clamp(min=0), mean_y)
+        _set_to_identity(
+            adapter.norm, weight @ mean_x, ((weight @ within) * weight).sum(1).clamp(min=0), mean_y
+        )
 
 
 def _set_to_identity(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, wanted_mean: Tensor) -> None:
@@ -110,7 +116,11 @@ def _rows(features: Tensor) -> Tensor:
 
 def _like(target: Tensor, adapter: Adapter, source: Tensor) -> Tensor:
     shrunk = adapter.shrink(source)
-    return target if target.shape[2:] == shrunk.shape[2:] else functional.adaptive_avg_pool2d(target, shrunk.shape[2:])
+    return (
+        target
+        if target.shape[2:] == shrunk.shape[2:]
+        else functional.adaptive_avg_pool2d(target, shrunk.shape[2:])
+    )
 
 
 def _shrink(source: Feature, target: Feature) -> nn.Module:

@@ -134,7 +134,9 @@ class Adoption:
             raise UnknownNameError("layer", layer, self.features)
         last = mode.order[self.features[layer].node]
         return {
-            mode.name_of(node): mode.name_of(node) if mode.order[node] <= last or node.op == "placeholder" else layer
+            mode.name_of(node): mode.name_of(node)
+            if mode.order[node] <= last or node.op == "placeholder"
+            else layer
             for node in mode.split.read[task]
         }
 
@@ -150,11 +152,15 @@ class Adoption:
 
     def decoder_part(self, task: str, memo: dict[object, object]) -> GraphModule:
         """Make a task's decoder: what it reads in, in forward order, its prediction out."""
-        return self._part({training: _decoder_graph(mode, task) for training, mode in self.modes.items()}, memo)
+        return self._part(
+            {training: _decoder_graph(mode, task) for training, mode in self.modes.items()}, memo
+        )
 
     def _part(self, graphs: Mapping[bool, fx.Graph], memo: dict[object, object]) -> GraphModule:
         part = GraphModule()
-        constants = {name: value for mode in self.modes.values() for name, value in mode.trace.constants.items()}
+        constants = {
+            name: value for mode in self.modes.values() for name, value in mode.trace.constants.items()
+        }
         part.take_over(self.model, graphs, constants, memo)
         return part
 

@@ -80,7 +80,11 @@ def find_features(model: nn.Module, trace: KnownTrace, split: Split) -> tuple[Fe
             if node in read or (_feeds_a_layer(node, model, weights) and _all_pass(node, trace, used)):
                 names[by_node.get(node, f"{trace.places[node]}.{node.name}".lstrip("."))] = ("block", node)
     found = [_feature(name, kind, node, trace, size) for name, (kind, node) in names.items()]
-    found = [own for own in found if own is None or own.node in read or is_map((1, *own.shape)) or own.form == "tokens"]
+    found = [
+        own
+        for own in found
+        if own is None or own.node in read or is_map((1, *own.shape)) or own.form == "tokens"
+    ]
     order = {node: index for index, node in enumerate(trace.graph.nodes)}
     kinds = {"block": 0, "stage": 1}
     return tuple(
@@ -126,7 +130,13 @@ def list_adopted_layers(model: nn.Module, trace: KnownTrace, split: Split) -> li
                     (
                         node,
                         Layer(
-                            name, "conv", channels, outer.reduction, outer.params, outer.macs, is_around or is_inside
+                            name,
+                            "conv",
+                            channels,
+                            outer.reduction,
+                            outer.params,
+                            outer.macs,
+                            is_around or is_inside,
                         ),
                     )
                 )
@@ -144,7 +154,9 @@ def _feature(
     shape = tuple(value.shape)
     if len(shape) == 4:
         is_pooled = not is_map(shape)
-        return Feature(name, kind, node, "map", shape[1:], reduction_of(size, shape) if size and not is_pooled else 1)
+        return Feature(
+            name, kind, node, "map", shape[1:], reduction_of(size, shape) if size and not is_pooled else 1
+        )
     if len(shape) == 2:
         return Feature(name, kind, node, "vector", shape[1:], 1)
     if len(shape) == 3 and shape[1] > 1:
@@ -219,7 +231,9 @@ def _from(node: fx.Node, trace: KnownTrace) -> Iterator[fx.Node]:
     return iter(nodes[nodes.index(node) :])
 
 
-def _convolutions(model: nn.Module, node: fx.Node, trace: KnownTrace) -> Iterator[tuple[str, nn.Module, bool]]:
+def _convolutions(
+    model: nn.Module, node: fx.Node, trace: KnownTrace
+) -> Iterator[tuple[str, nn.Module, bool]]:
     """Yield the convolutions and linear layers in a call, and whether features flow around each within it."""
     path = str(node.target)
     block = model.get_submodule(path)

@@ -187,7 +187,9 @@ class _Tracer(fx.Tracer):
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any) -> fx.Proxy:
+    def create_proxy(
+        self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **more: Any
+    ) -> fx.Proxy:
         proxy = super().create_proxy(kind, target, args, kwargs, *rest, **more)
         self._note(proxy.node)
         return proxy
@@ -290,7 +292,8 @@ def _has_several(arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
     """Say whether an argument is a list or a dictionary of values."""
     args, kwargs = arguments
     return any(
-        isinstance(own, list | tuple | Mapping) and any(isinstance(entry, fx.Proxy) for entry in tree_leaves(own))
+        isinstance(own, list | tuple | Mapping)
+        and any(isinstance(entry, fx.Proxy) for entry in tree_leaves(own))
         for own in [*args, *kwargs.values()]
     )
 
@@ -310,7 +313,9 @@ def _inputs_of(model: nn.Module, count: int) -> list[str]:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
     if len(names) < count or len(needed) > count:
-        raise NotTraceableError(f"its forward takes {len(needed) or len(names)} inputs, but {count} were given")
+        raise NotTraceableError(
+            f"its forward takes {len(needed) or len(names)} inputs, but {count} were given"
+        )
     return names[:count]
 
 

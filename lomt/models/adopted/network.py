@@ -64,7 +64,9 @@ class AdoptedSpec:
         """
         known = {entry.name for entry in dataclasses.fields(cls)}
         if set(values) != known:
-            raise ValueError(f"Expected a model description with the keys {sorted(known)}, but got {sorted(values)}.")
+            raise ValueError(
+                f"Expected a model description with the keys {sorted(known)}, but got {sorted(values)}."
+            )
         paths = {task: tuple(own) for task, own in values["decoder_paths"].items()}
         height, width = values["size"]
         more = {"size": (height, width), "backbone": tuple(values["backbone"]), "decoder_paths": paths}
@@ -191,7 +193,9 @@ class AdoptedModel(TaskNetwork):
             prediction = decoder(features)
             size = inputs[0].shape[-2:]
             if self.spec.dense[task] and prediction.shape[-2:] != size:
-                prediction = functional.interpolate(prediction, size=size, mode="bilinear", align_corners=False)
+                prediction = functional.interpolate(
+                    prediction, size=size, mode="bilinear", align_corners=False
+                )
             predictions[task] = prediction
         return predictions
 

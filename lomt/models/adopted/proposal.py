@@ -33,7 +33,9 @@ def recipe_block(
     model["backbone"] = _shortest(adoption.backbone)
     model |= {"outputs": dict(outputs)} if outputs else {}
     model["decoders"] = {task: _shortest(paths) for task, paths in adoption.decoders.items() if paths}
-    return yaml.safe_dump({"model": model}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    return yaml.safe_dump(
+        {"model": model}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100
+    )
 
 
 def describe(adoption: Adoption) -> dict[str, Any]:
@@ -73,4 +75,6 @@ def _shortest(names: tuple[str, ...]) -> str | list[str]:
 
 
 def _params(sizes: Mapping[str, int], modules: tuple[str, ...]) -> int:
-    return sum(size for name, size in sizes.items() if any(f"{name}.".startswith(f"{own}.") for own in modules))
+    return sum(
+        size for name, size in sizes.items() if any(f"{name}.".startswith(f"{own}.") for own in modules)
+    )

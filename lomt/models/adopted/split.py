@@ -196,7 +196,11 @@ def _decoder(
 
 
 def _is_constant(node: fx.Node) -> bool:
-    return node.op == "get_attr" and "." not in str(node.target) and str(node.target).startswith("_tensor_constant")
+    return (
+        node.op == "get_attr"
+        and "." not in str(node.target)
+        and str(node.target).startswith("_tensor_constant")
+    )
 
 
 def _check_paths(model: nn.Module, backbone: Sequence[str], decoders: Mapping[str, Sequence[str]]) -> None:
@@ -260,7 +264,10 @@ def _check_decoders(
 def decoder_modules(split: Split, trace: KnownTrace, model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Name the outermost modules that only one task's decoder runs, by task."""
     weights = weights_of(model, trace)
-    owned = {task: [n for n in trace.graph.nodes if n in own and weights.get(n)] for task, own in split.needed.items()}
+    owned = {
+        task: [n for n in trace.graph.nodes if n in own and weights.get(n)]
+        for task, own in split.needed.items()
+    }
     found = {}
     for task, nodes in owned.items():
         others = [_module_of(n, trace) for other, own in owned.items() if other != task for n in own]

@@ -61,6 +61,23 @@ def test_methods_in_use_are_in_the_keys_of_all_trainings(override):
         assert key_of(context_of(TINY, override).settings_key(stage)) != key_of(plain)
 
 
+@pytest.mark.parametrize("name", [TINY, *sorted(shipped_paths())])
+def test_labels_and_no_teacher_are_in_no_key(name):
+    settings = context_of(name).settings_key(*STAGES)["settings"]
+    assert not {"targets", "test_fraction"} & set(settings["data"])
+    assert "distill" not in settings["rewire"]
+    assert settings["prune"] is None or "distill" in settings["prune"]
+
+
+OWN = "model={factory: 'a.b:c', trained: true}"
+
+
+@pytest.mark.parametrize("override", ["data.targets=original", "rewire.distill={}"])
+def test_an_original_and_a_teacher_are_in_the_keys(override):
+    plain = context_of(TINY, OWN).settings_key("rewire")
+    assert key_of(context_of(TINY, OWN, override).settings_key("rewire")) != key_of(plain)
+
+
 def test_how_tasks_are_grouped_changes_no_key():
     grouped = context_of(TINY, "group.samples=3").settings_key(*STAGES)
     assert grouped == context_of(TINY).settings_key(*STAGES)

@@ -79,4 +79,6 @@ def test_it_is_located_rewired_pruned_to_half_and_exported(name, tmp_path):
     assert set(pruned.branch_points) == set(tasks)
     plan = json.loads((tmp_path / "run" / "pruned" / "plan.json").read_text())
     assert plan["macs_after"] <= 0.5 * plan["macs_before"]
-    export_onnx(pruned, torch.randn(1, 3, *size), tmp_path / "model.onnx", fixed_size=True)  # raises unless verified
+    export_onnx(
+        pruned, torch.randn(1, 3, *size), tmp_path / "model.onnx", fixed_size=True
+    )  # raises unless verified

@@ -213,7 +213,10 @@ def test_a_groups_recipe_keeps_what_belongs_to_it():
     raw = yaml.safe_load(RECIPE.read_text())
     raw |= {
         "target": "segmentation",
-        "rewire": {"branch_points": {"segmentation": "layer2", "depth": "layer3"}},
+        "rewire": {
+            "branch_points": {"segmentation": "layer2", "depth": "layer3"},
+            "distill": {"weights": {"depth": 0.5, "segmentation": 2.0}},
+        },
         "prune": {"macs": 0.5, "distill": {"weights": {"segmentation": 0.5}}},
     }
     recipe = parse_recipe(raw, check_names=False)
@@ -221,5 +224,6 @@ def test_a_groups_recipe_keeps_what_belongs_to_it():
 
     assert parse_recipe(one, check_names=False).target is None
     assert one["rewire"]["branch_points"] == {"depth": "layer3"}
+    assert one["rewire"]["distill"]["weights"] == {"depth": 0.5}
     assert one["prune"]["distill"]["weights"] == {}
     assert group_recipe(recipe, ("segmentation",), 2)["target"] == "segmentation"

@@ -5,6 +5,8 @@ import pytest
 NO_VALIDATION = "data.counts.validation=0"
 WAY_OUT = "Give `data.counts.validation` images, or leave it out."
 FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
+OWN = "model={factory: 'a.b:c', trained: true}"
+IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OWN)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,45 @@ FOLDER = ("data={kind: folder, root: nyuv2, size: [96, 128]}",)
             "`prune`: expected just one of channels, params, macs, latency_ms, but got params and macs.",
         ),
         (
+            ["rewire.distill={weights: {depht: 0}}"],
+            "`rewire.distill.weights.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
+        ),
+        (
+            ["data.targets=original"],
+            "`data.targets`: original needs a trained network of your own: "
+            "give `model.factory` and `model.weights`.",
+        ),
+        (
+            ["data.targets=original", "model={factory: 'a.b:c'}"],
+            "`data.targets`: original needs a trained network: give `model.weights`, or `model.trained: true` where the "
+            "factory loads them.",
+        ),
+        (
+            ["data={kind: images, root: x, size: [96, 128]}"],
+            "`data.targets`: expected original, because images alone have no labels.",
+        ),
+        (
+            [*IMAGES, "tasks.depth.target=far"],
+            "`tasks.depth.target`: not for `data.kind: images`, which has no labels.",
+        ),
+        (
+            ["data={kind: images, size: [96, 128], targets: original}", OWN],
+            "`data.root`: a dataset folder is needed for `data.kind: images`.",
+        ),
+        (
+            [*FOLDER, "data.test_fraction=0.2"],
+            "`data.test_fraction`: only for `data.kind: images`; others have a test split.",
+        ),
+        (
+            [*IMAGES, "data.test_fraction=0.0"],
+            "`data.test_fraction`: expected a number of more than 0, but got 0.",
+        ),
+        (
+            [*IMAGES, "train.keep=best"],
+            "`train.keep`: best needs validation data, and there is none. "
+            "Set `data.validation_fraction` above 0, or keep last.",
+        ),
+        (
             ["prune={macs: 0.5, distill: {weights: {depht: 0}}}"],
             "`prune.distill.weights.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
         ),
@@ -171,6 +212,11 @@ def test_contradictions(problems_of, overrides, problem):
         ["model.decoder.kind=linear", "train.batch_size=1"],
         ["device=cpu", "train.precision=bf16"],
         ["device=auto", "train.precision=fp16"],
+        [*IMAGES],
+        [*IMAGES, "data.validation_fraction=0.2", "data.test_fraction=0.3", "train.keep=best"],
+        [*FOLDER, OWN, "data.targets=original", "tasks.depth.target=far"],
+        ["data.targets=original", OWN],
+        ["rewire.distill={weight: 2.0, weights: {depth: 0}}"],
         ["prune=null"],
         ["finetune=null"],
         ["finetune={target: depth, network: dense}"],

@@ -67,6 +67,14 @@ def test_unknown_names(problems_of, overrides, problem):
     assert found[0].startswith(problem)
 
 
+def test_an_original_answers_for_what_rooms_lack(problems_of):
+    own = "model={factory: 'tests.reference.own_models:TwoUNets', trained: true}"
+    taught = ("data.targets=original", own, "tasks.shade={kind: depth}")
+    assert problems_of(*taught, check_names=True) == []
+    (problem,) = problems_of(*taught, "tasks.far={kind: depth, target: dept}", check_names=True)
+    assert problem.startswith("`tasks.far.target`: rooms have no target `dept`, did you mean `depth`?")
+
+
 def test_many_layers_are_not_all_listed(problems_of):
     (problem,) = problems_of("rewire.branch_points={depth: '??', edges: layer1.0}", check_names=True)
     assert problem.endswith(" more.")

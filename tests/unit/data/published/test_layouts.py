@@ -23,7 +23,7 @@ from lomt.recipe.settings import DataSettings
 
 def test_every_layout_has_a_writer_and_a_kind_in_recipes():
     kinds = set(DataSettings.model_fields["kind"].annotation.__args__)
-    assert set(WRITERS) == set(LAYOUTS) == kinds - {"folder", "rooms", "factory"}
+    assert set(WRITERS) == set(LAYOUTS) == kinds - {"folder", "images", "rooms", "factory"}
 
 
 def test_a_layout_is_recognised_and_by_no_other(layout, written):

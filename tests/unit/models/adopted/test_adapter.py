@@ -67,8 +67,12 @@ def test_it_is_the_ridge_regression_of_scikit_learn():
     rows, wanted = x.flatten(0, 1).double(), y.flatten(0, 1).double()
     strength = 1e-4 * (rows - rows.mean(0)).square().mean().item() * len(rows)
     found = Ridge(alpha=strength).fit(rows.numpy(), wanted.numpy())
-    torch.testing.assert_close(student.project.weight.double(), torch.from_numpy(found.coef_), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(student.project.bias.double(), torch.from_numpy(found.intercept_), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        student.project.weight.double(), torch.from_numpy(found.coef_), rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        student.project.bias.double(), torch.from_numpy(found.intercept_), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_what_cannot_be_mapped_is_refused():

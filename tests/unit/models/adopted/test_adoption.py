@@ -26,7 +26,9 @@ def examples(model):
 def whole(adoption, points=None):
     tasks = adoption.tasks
     scene = ("scene",)
-    spec = AdoptedSpec("none:none", {task: task not in scene for task in tasks}, IMAGES[2:], branch_points=points or {})
+    spec = AdoptedSpec(
+        "none:none", {task: task not in scene for task in tasks}, IMAGES[2:], branch_points=points or {}
+    )
     return spec.cut(adoption)
 
 
@@ -95,7 +97,12 @@ def test_blocks_rows_and_what_decoders_read_are_candidates():
         "encoder.layer3.1",
         "encoder.layer3",
     ]
-    assert adoption.read("parts") == ("encoder.stem", "encoder.layer1.1", "encoder.layer2.1", "encoder.layer3.1")
+    assert adoption.read("parts") == (
+        "encoder.stem",
+        "encoder.layer1.1",
+        "encoder.layer2.1",
+        "encoder.layer3.1",
+    )
     assert [own.reduction for own in adoption.features.values()] == [2, 2, 2, 2, 4, 4, 4, 8, 8, 8]
 
 
@@ -135,7 +142,9 @@ def test_a_decoder_keeps_what_lies_before_its_layer_and_the_rest_is_adapted():
     }
     assert list(network.decoders["depth"].adapters) == ["2", "3"]
     assert list(network.decoders["parts"].adapters) == ["3"]
-    names = {name.split(".")[2] for name, _ in network.named_parameters() if name.startswith("backbone.encoder.")}
+    names = {
+        name.split(".")[2] for name, _ in network.named_parameters() if name.startswith("backbone.encoder.")
+    }
     assert "layer3" not in names
     found = network(torch.randn(IMAGES))
     assert found["parts"].shape == (2, 5, *IMAGES[2:]) and found["depth"].shape == (2, 1, *IMAGES[2:])
@@ -183,8 +192,16 @@ def test_one_tensor_is_the_only_task():
 @pytest.mark.parametrize(
     ("given", "error", "text"),
     [
-        ({"outputs": {"parts": "0", "depth": "2"}}, AdoptionError, r"`depth` \(at `2`\), but it returns `0`, `1`"),
-        ({"outputs": {"parts": "0", "depth": "0"}}, AdoptionError, "a prediction of its own, but parts and depth"),
+        (
+            {"outputs": {"parts": "0", "depth": "2"}},
+            AdoptionError,
+            r"`depth` \(at `2`\), but it returns `0`, `1`",
+        ),
+        (
+            {"outputs": {"parts": "0", "depth": "0"}},
+            AdoptionError,
+            "a prediction of its own, but parts and depth",
+        ),
         ({"backbone": ["encodr"]}, UnknownNameError, "did you mean `encoder`"),
         ({"backbone": ["encoder", "encoder.layer1"]}, AdoptionError, "`encoder.layer1` is part of `encoder`"),
         ({"backbone": ["encoder", "encoder"]}, AdoptionError, "named once"),
