@@ -1,4 +1,4 @@
-"""A multitask network as its owner wrote it: one encoder of segmentation_models_pytorch, an FPN decoder for each task."""
+"""A multitask network as its owner wrote it: an encoder of segmentation_models_pytorch, an FPN decoder a task."""
 
 from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder

@@ -5,7 +5,8 @@
 Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone and by lomt: to one file, the same with its
 verification, and, of the recipe's network, with one verified file more for each task; one warm-up first. The target is
 for one verified file, in seconds on the clock with the threads that torch and onnxruntime take by themselves: leave the
-machine alone. Ratios of CPU seconds are kept beside. Writes `benchmarks/results/export.json`; exit status 1 if the target is missed.
+machine alone. Ratios of CPU seconds are kept beside. Writes `benchmarks/results/export.json`; exit status 1 if the
+target is missed.
 """
 
 import argparse

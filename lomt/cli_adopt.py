@@ -54,7 +54,7 @@ def adopt_model(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     verbose: VerboseOption = 0,
 ) -> None:
-    """Take your own multitask model apart: propose its backbone, decoders and candidate layers, and the recipe's block."""
+    """Take your own multitask model apart: propose backbone, decoders, candidate layers and the recipe's block."""
     places = _places(outputs or [])
     model, examples = open_factory(factory, inputs, weights, keywords, verbose)
     if isinstance(examples, Mapping):
@@ -124,6 +124,6 @@ def _show(found: Mapping[str, Any]) -> None:
         typer.echo(f"Kept whole: {module}, because {reason}")
     if len(found["inputs"]) > 1:
         typer.echo(
-            f"The model takes {len(found['inputs'])} inputs ({', '.join(found['inputs'])}). Recipes give images only: it "
-            "can be pruned with `lomt prune`, not run through a recipe."
+            f"The model takes {len(found['inputs'])} inputs ({', '.join(found['inputs'])}). Recipes give images only: "
+            "it can be pruned with `lomt prune`, not run through a recipe."
         )

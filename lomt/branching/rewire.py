@@ -12,7 +12,7 @@ from lomt.models import AdoptedSpec, ModelSpec
 __all__ = ["copy_matching_weights", "rewire"]
 
 
-AnySpec = TypeVar("AnySpec", ModelSpec, AdoptedSpec)
+AnySpec = TypeVar("AnySpec", bound=ModelSpec | AdoptedSpec)
 
 
 def rewire(spec: AnySpec, branch_points: Mapping[str, str]) -> AnySpec:

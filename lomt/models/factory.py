@@ -117,8 +117,9 @@ def call_factory(factory: Callable[..., Any], spec: str, kwargs: Mapping[str, An
 def factory_candidates(model: nn.Module) -> list[Factory]:
     """List the factories that may have built a model, most probable first.
 
-    Known are :class:`lomt.models.MultiTaskModel` and :class:`lomt.models.AdoptedModel` by their ``spec`` and timm's models by their configuration.
-    timm does not keep the arguments of a model: each candidate has to be compared with the model.
+    Known are :class:`lomt.models.MultiTaskModel` and :class:`lomt.models.AdoptedModel` by their ``spec``, and timm's
+    models by their configuration. timm does not keep the arguments of a model: each candidate has to be compared with
+    the model.
 
     Returns:
         None for other models.

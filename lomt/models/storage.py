@@ -12,8 +12,8 @@ from lomt._version import __version__
 from lomt.atomic_file import write_atomically, write_text_atomically
 from lomt.checksum import sha256_of
 from lomt.errors import ArtifactError
-from lomt.models.backbone import mismatch
 from lomt.models.adopted import AdoptedSpec
+from lomt.models.backbone import mismatch
 from lomt.models.multitask import ModelSpec
 from lomt.models.task_network import TaskNetwork
 

@@ -258,7 +258,7 @@ class Parts:
         return self._adopted_spec(self.recipe.tasks).cut(self.adoption).eval()
 
     def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec | AdoptedSpec:
-        """Return the dense network: every decoder at the backbone's last layer, or where the user's own model has it."""
+        """Return the dense network: every decoder at the backbone's last layer, or where the user's own has it."""
         tasks = tasks if tasks is not None else self.tasks
         if self.is_adopted:
             return self._adopted_spec(tasks)

@@ -72,7 +72,7 @@ def _inherit(block: Any, key: str, base: Any) -> Any:
     return rest if merged is None else {**rest, key: merged}
 
 
-def _long_form(model: Mapping[str, Any]) -> dict[str, Any]:
+def _long_form(model: Mapping[Any, Any]) -> dict[Any, Any]:
     """Write out `backbone: encoder` and `backbone: [encoder, neck]`."""
     backbone = model.get("backbone")
     if isinstance(backbone, str):

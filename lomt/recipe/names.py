@@ -134,6 +134,7 @@ def _backbone(recipe: Recipe) -> Iterator[Problem]:
     from lomt.models import BackboneSpec, create_backbone
 
     settings = recipe.model.backbone
+    assert settings.name is not None, "asked before"
     if not timm.is_model(settings.name):
         near = difflib.get_close_matches(settings.name, timm.list_models(), n=3)
         hint = f" Near are {', '.join(near)}." if near else " Names are those of timm."

@@ -215,8 +215,8 @@ class ModelSettings(Settings):
     factory_options: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
     weights: str | None = Field(
         default=None,
-        description="safetensors file or torch checkpoint of your model; null leaves what the factory gives. A relative "
-        "one is looked up in $LOMT_WEIGHTS, $LOMT_DATA, then in the working directory.",
+        description="safetensors file or torch checkpoint of your model; null leaves what the factory gives. A "
+        "relative one is looked up in $LOMT_WEIGHTS, $LOMT_DATA, then in the working directory.",
     )
     trained: bool | None = Field(
         default=None,

@@ -8,10 +8,10 @@ from lomt.models.adopted.network import AdoptedDecoder, AdoptedModel, AdoptedSpe
 from lomt.models.adopted.proposal import describe, recipe_block
 
 __all__ = [
+    "Adapter",
     "AdoptedDecoder",
     "AdoptedModel",
     "AdoptedSpec",
-    "Adapter",
     "Adoption",
     "AdoptionError",
     "Feature",

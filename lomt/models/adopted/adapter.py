@@ -33,15 +33,14 @@ class Adapter(nn.Module):
     def __init__(self, source: Feature, target: Feature) -> None:
         super().__init__()
         forms = (source.form, target.form)
+        has_same_tokens = forms == ("tokens", "tokens") and source.shape[0] == target.shape[0]
         self.shrink, self.enlarge = _shrink(source, target), _enlarge(source, target)
         self.project: nn.Conv2d | nn.Linear
         self.norm: nn.Module = nn.Identity()
         if forms == ("map", "map"):
             self.project = nn.Conv2d(source.channels, target.channels, 1, bias=False)
             self.norm = nn.BatchNorm2d(target.channels)
-        elif forms in (("map", "vector"), ("vector", "vector")):
-            self.project = nn.Linear(source.channels, target.channels)
-        elif forms == ("tokens", "tokens") and source.shape[0] == target.shape[0]:
+        elif forms in (("map", "vector"), ("vector", "vector")) or has_same_tokens:
             self.project = nn.Linear(source.channels, target.channels)
         else:
             raise AdoptionError(
@@ -70,7 +69,8 @@ def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> Non
     Raises:
         ValueError: There is no pair.
     """
-    count, moments = 0, None
+    count = 0
+    moments: tuple[Tensor, ...] | None = None
     for source, target in pairs:
         x = _rows(adapter.shrink(source))
         y = _rows(

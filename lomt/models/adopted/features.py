@@ -76,9 +76,10 @@ def find_features(model: nn.Module, trace: KnownTrace, split: Split) -> tuple[Fe
         by_node.setdefault(node, path)  # the innermost module returned it first
     read = {node for own in split.read.values() for node in own}
     for node in trace.graph.nodes:
-        if node in used and node not in known and node.op != "placeholder":
-            if node in read or (_feeds_a_layer(node, model, weights) and _all_pass(node, trace, used)):
-                names[by_node.get(node, f"{trace.places[node]}.{node.name}".lstrip("."))] = ("block", node)
+        if node not in used or node in known or node.op == "placeholder":
+            continue
+        if node in read or (_feeds_a_layer(node, model, weights) and _all_pass(node, trace, used)):
+            names[by_node.get(node, f"{trace.places[node]}.{node.name}".lstrip("."))] = ("block", node)
     found = [_feature(name, kind, node, trace, size) for name, (kind, node) in names.items()]
     found = [
         own
@@ -98,51 +99,44 @@ def list_adopted_layers(model: nn.Module, trace: KnownTrace, split: Split) -> li
     The latter, of kind ``"conv"``, cannot be read from: they tell whether features can flow around them.
     """
     features = find_features(model, trace, split)
+    order = {node: index for index, node in enumerate(trace.graph.nodes)}
+    deepest = max((own.node for own in features), key=order.__getitem__)
     weights, macs = weights_of(model, trace), _macs(model, trace)
     sizes = {id(own): own.numel() for own in model.parameters()}
-    deepest = max((own.node for own in features), key=list(trace.graph.nodes).index)
-    layers: list[tuple[fx.Node, Layer]] = []
+    read = []
     for feature in features:
         needed = sources(feature.node)
         params = frozenset[int]().union(*(weights.get(node, frozenset()) for node in needed))
-        layers.append(
-            (
-                feature.node,
-                Layer(
-                    name=feature.name,
-                    kind=feature.kind,
-                    channels=feature.channels,
-                    reduction=feature.reduction,
-                    params=sum(sizes[own] for own in params),
-                    macs=sum(macs.get(node, 0) for node in needed),
-                    is_bypassable=_is_bypassed(feature.node, deepest),
-                ),
-            )
+        cost = sum(sizes[own] for own in params), sum(macs.get(node, 0) for node in needed)
+        is_bypassable = _is_bypassed(feature.node, deepest)
+        layer = Layer(feature.name, feature.kind, feature.channels, feature.reduction, *cost, is_bypassable)
+        read.append((feature.node, layer))
+    between = [
+        (node, layer)
+        for node in sources(deepest)
+        if node.op == "call_module"
+        for layer in _layers_in(
+            node, model, trace, _next_read(node, read, order), _is_bypassed(node, deepest)
         )
-    costs = {node: layer for node, layer in reversed(layers)}
-    for node in sources(deepest):
-        if node.op == "call_module":
-            outer = next((costs[later] for later in _from(node, trace) if later in costs), layers[-1][1])
-            is_around = node is not deepest and _is_bypassed(node, deepest)
-            for name, module, is_inside in _convolutions(model, node, trace):
-                channels = getattr(module, "out_channels", None) or getattr(module, "out_features", 0)
-                layers.append(
-                    (
-                        node,
-                        Layer(
-                            name,
-                            "conv",
-                            channels,
-                            outer.reduction,
-                            outer.params,
-                            outer.macs,
-                            is_around or is_inside,
-                        ),
-                    )
-                )
-    order = {node: index for index, node in enumerate(trace.graph.nodes)}
+    ]
     kinds = {"conv": 0, "block": 1, "stage": 2}
-    return [layer for _, layer in sorted(layers, key=lambda own: (order[own[0]], kinds[own[1].kind]))]
+    ordered = sorted([*read, *between], key=lambda own: (order[own[0]], kinds[own[1].kind]))
+    return [layer for _, layer in ordered]
+
+
+def _next_read(node: fx.Node, read: Sequence[tuple[fx.Node, Layer]], order: Mapping[fx.Node, int]) -> Layer:
+    """Return the first layer at a node or behind it that can be read from: what is within costs as much."""
+    return next((layer for later, layer in read if order[later] >= order[node]), read[-1][1])
+
+
+def _layers_in(
+    node: fx.Node, model: nn.Module, trace: KnownTrace, outer: Layer, is_bypassed: bool
+) -> Iterator[Layer]:
+    """Yield the convolutions and linear layers in a call."""
+    for name, module, flows_around in _convolutions(model, node, trace):
+        channels = int(getattr(module, "out_channels", 0) or getattr(module, "out_features", 0))
+        cost = outer.reduction, outer.params, outer.macs
+        yield Layer(name, "conv", channels, *cost, is_bypassed or flows_around)
 
 
 def _feature(
@@ -174,11 +168,8 @@ def _image_size(trace: KnownTrace) -> tuple[int, int] | None:
 
 
 def _feeds_a_layer(node: fx.Node, model: nn.Module, weights: Mapping[fx.Node, frozenset[int]]) -> bool:
-    for user in node.users:
-        if user.op == "call_module" and weights.get(user):
-            if any(own.ndim > 1 for own in model.get_submodule(str(user.target)).parameters()):
-                return True
-    return False
+    layers = [user for user in node.users if user.op == "call_module" and weights.get(user)]
+    return any(own.ndim > 1 for user in layers for own in model.get_submodule(str(user.target)).parameters())
 
 
 def _all_pass(node: fx.Node, trace: KnownTrace, used: frozenset[fx.Node]) -> bool:
@@ -214,7 +205,7 @@ def _tensor_sources(node: fx.Node, trace: KnownTrace) -> list[fx.Node]:
 
 def _is_bypassed(node: fx.Node, deepest: fx.Node) -> bool:
     """Say whether the deepest features are still computed from an input when a node's are not there."""
-    waiting, seen = [deepest], {node}
+    waiting, seen = [deepest], {node}  # nothing is left of the deepest when it goes itself
     while waiting:
         current = waiting.pop()
         if current in seen:
@@ -224,11 +215,6 @@ def _is_bypassed(node: fx.Node, deepest: fx.Node) -> bool:
             return True
         waiting.extend(current.all_input_nodes)
     return False
-
-
-def _from(node: fx.Node, trace: KnownTrace) -> Iterator[fx.Node]:
-    nodes = list(trace.graph.nodes)
-    return iter(nodes[nodes.index(node) :])
 
 
 def _convolutions(
@@ -253,7 +239,7 @@ def _convolutions(
 
 @dataclass(frozen=True)
 class _CutOff:
-    """What happens to a block when one of its layers is cut off: a gate sees one pixel, as in squeeze-and-excitation."""
+    """What happens when a layer of a block is cut off; a gate sees one pixel, as in squeeze-and-excitation."""
 
     is_gate: bool
     flows_around: bool
@@ -280,7 +266,7 @@ def _cut_off(block: nn.Module, name: str, args: Any, kwargs: Any) -> _CutOff | N
         hook.remove()
     if not shapes or not isinstance(result, Tensor):
         return None
-    is_gate = result.ndim == 4 and (len(shapes[0]) != 4 or shapes[0][2:].numel() == 1)
+    is_gate = result.ndim == 4 and (len(shapes[0]) != 4 or math.prod(shapes[0][2:]) == 1)
     return _CutOff(is_gate, result.requires_grad)
 
 

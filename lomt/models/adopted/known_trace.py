@@ -204,7 +204,7 @@ class _Tracer(fx.Tracer):
     def iter(self, obj: fx.Proxy) -> Any:
         value = self.values.get(obj.node)
         if isinstance(value, list | tuple) or (isinstance(value, Tensor) and value.ndim):
-            return iter([obj[index] for index in range(len(value))])
+            return iter([obj[index] for index in range(len(value))])  # type: ignore[index]
         return super().iter(obj)
 
     def keys(self, obj: fx.Proxy) -> Any:
@@ -237,6 +237,7 @@ class _Tracer(fx.Tracer):
             return value.to("meta") if isinstance(value, Tensor) else value
         args, kwargs = _plain(map_arg((node.args, node.kwargs), self.values.__getitem__))
         if node.op == "call_function":
+            assert callable(node.target)
             return node.target(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,7 @@ class AdoptedModel(TaskNetwork):
     """
 
     spec: AdoptedSpec
+    backbone: GraphModule
 
     def __init__(self, spec: AdoptedSpec, adoption: Adoption) -> None:
         super().__init__()
@@ -209,11 +210,12 @@ def fit_adapters(model: AdoptedModel, reference: AdoptedModel, batches: Iterable
         reference: The same network as its model has it.
         batches: Images as networks take them.
     """
+    decoders = [cast(AdoptedDecoder, own) for own in model.decoders.values()]
     adapters = [
-        (adapter, name, made_for)
-        for decoder in model.decoders.values()
+        (cast(Adapter, decoder.adapters[str(number)]), name, made_for)
+        for decoder in decoders
         for number, (made_for, name) in enumerate(decoder.reads.items())
-        if (adapter := decoder.adapters._modules.get(str(number))) is not None
+        if str(number) in decoder.adapters
     ]
     if not adapters:
         return

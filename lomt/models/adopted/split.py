@@ -257,7 +257,8 @@ def _check_decoders(
         if strange:
             raise AdoptionError(
                 f"Expected task `{task}` to need only its decoder `{', '.join(paths)}` and the backbone "
-                f"`{', '.join(backbone)}`, but it also runs `{strange[0]}`. Name it under `backbone` or `decoders.{task}`."
+                f"`{', '.join(backbone)}`, but it also runs `{strange[0]}`. Name it under `backbone` or "
+                f"`decoders.{task}`."
             )
 
 

@@ -133,8 +133,8 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
         ),
         (
             ["data.targets=original", "model={factory: 'a.b:c'}"],
-            "`data.targets`: original needs a trained network: give `model.weights`, or `model.trained: true` where the "
-            "factory loads them.",
+            "`data.targets`: original needs a trained network: give `model.weights`, or `model.trained: true` where "
+            "the factory loads them.",
         ),
         (
             ["data={kind: images, root: x, size: [96, 128]}"],
@@ -154,7 +154,7 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
         ),
         (
             [*IMAGES, "data.test_fraction=0.0"],
-            "`data.test_fraction`: expected a number of more than 0, but got 0.",
+            "`data.test_fraction`: expected a number of more than 0, but got 0.0.",
         ),
         (
             [*IMAGES, "train.keep=best"],
