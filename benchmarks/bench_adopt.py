@@ -133,11 +133,11 @@ def recipe(name: str, weights: Path) -> dict[str, Any]:
         },
         "rewire": {"start": "dense", "train": {"epochs": 3}},
         "prune": {
-            "macs": 0.25,
+            "macs": 0.17,
             "importance": "task_union",
             "distill": {"weight": 1.0},
             "pruned_only": False,
-            "train": {"epochs": 8},
+            "train": {"epochs": 12, "optimizer": {"lr": 2e-3}},
         },
         "bench": {"threads": [1]},
     }

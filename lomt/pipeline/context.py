@@ -274,7 +274,15 @@ def _without_unused(block: Any) -> Any:
 def _drop_unused_model_keys(model: dict[str, Any]) -> None:
     """Drop what is said of a model of the user's own where there is none."""
     if model["factory"] is None:
-        for name in ("factory", "factory_options", "weights", "trained", "outputs", "decoders"):
+        for name in (
+            "factory",
+            "factory_options",
+            "weights",
+            "trained",
+            "outputs",
+            "decoders",
+            "new_decoders",
+        ):
             del model[name]
     if model["backbone"]["path"] is None:
         del model["backbone"]["path"]

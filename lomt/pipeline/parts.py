@@ -284,6 +284,9 @@ class Parts:
             outputs=settings.outputs,
             backbone=tuple(settings.backbone.path or ()),
             decoder_paths=paths,
+            new_decoders={
+                task: _at_its_place(own) for task, own in settings.new_decoders.items() if task in tasks
+            },
         )
 
     def _whole(self, split: Split) -> Dataset:

@@ -7,7 +7,7 @@ from lomt.recipe.settings import DecoderSettings, Recipe
 
 __all__ = ["model_problems"]
 
-_OF_OWN_MODEL = ("factory_options", "weights", "trained", "outputs", "decoders")
+_OF_OWN_MODEL = ("factory_options", "weights", "trained", "outputs", "decoders", "new_decoders")
 _OF_TIMM = ("name", "output_stride", "weights")
 
 
@@ -51,7 +51,7 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
             ("model", "decoder"),
             "only for a backbone of timm: with `model.factory` decoders are the model's own.",
         )
-    for key in ("outputs", "decoders"):
+    for key in ("outputs", "decoders", "new_decoders"):
         for task in getattr(model, key):
             if recipe.tasks and task not in recipe.tasks:
                 near = did_you_mean(task, recipe.tasks) or "."

@@ -34,7 +34,9 @@ def find_unknown_names(recipe: Recipe) -> Iterator[Problem]:
     if recipe.data.kind == "rooms":
         yield from _rooms_targets(recipe.tasks, recipe.data.targets == "original")
     if recipe.model.factory is not None:
-        yield from _factory(recipe.model.factory)
+        yield from _factory(("model", "factory"), recipe.model.factory)
+        for place, factory in recipe.model.new_decoders.items():
+            yield from _factory(("model", "new_decoders", place), factory)
     elif recipe.model.backbone.name is not None:
         yield from _backbone(recipe)
 
@@ -153,13 +155,13 @@ def _backbone(recipe: Recipe) -> Iterator[Problem]:
     yield from _layers(recipe, backbone)
 
 
-def _factory(factory: str) -> Iterator[Problem]:
+def _factory(path: tuple[str, ...], factory: str) -> Iterator[Problem]:
     from lomt.models.factory import load_factory
 
     try:
         load_factory(factory)
     except LomtError as error:
-        yield Problem(("model", "factory"), _lower(str(error)))
+        yield Problem(path, _lower(str(error)))
 
 
 def _layers(recipe: Recipe, backbone: Any) -> Iterator[Problem]:

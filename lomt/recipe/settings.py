@@ -232,6 +232,11 @@ class ModelSettings(Settings):
         default={},
         description="By task, the module or modules of its decoder in your model; they are checked, not needed.",
     )
+    new_decoders: dict[str, str] = Field(
+        default={},
+        description="By task, what builds a new decoder where the task moves to another layer, in place of your "
+        "model's and an adapter: `package.module:callable`, called with channels, reduction and out_channels.",
+    )
 
 
 class LambdaSettings(Settings):

@@ -245,3 +245,41 @@ class NoTensor(nn.Module):
         if images.mean() < 0:
             images = -images
         return {"depth": self.head(self.encoder(images)[-1])}
+
+
+class PostProcessing(nn.Module):
+    """A model that also returns its loss and labels, and nests its predictions."""
+
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.encoder = Encoder(width)
+        self.parts, self.depth = head(4 * width, 5), head(4 * width, 1)
+
+    def forward(self, images, targets=None):
+        """Predict at an eighth of the size; with targets, also say how wrong that is."""
+        deepest = self.encoder(images)[-1]
+        logits, depth = self.parts(deepest), self.depth(deepest)
+        found = {"labels": logits.argmax(1), "raw": [logits, depth], "total": logits.mean() + depth.mean()}
+        if targets is not None:
+            found["loss"] = (depth - targets).abs().mean()
+        return found
+
+
+class NewHead(nn.Module):
+    """A decoder for any layer."""
+
+    def __init__(self, channels: int, reduction: int, out_channels: int) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(channels, out_channels, 1)
+        self.reduction = reduction
+
+    def forward(self, features):
+        """Predict at the size of the features."""
+        return self.last(features)
+
+
+class WrongHead(NewHead):
+    """A decoder with a channel too many."""
+
+    def __init__(self, channels: int, reduction: int, out_channels: int) -> None:
+        super().__init__(channels, reduction, out_channels + 1)

@@ -3,8 +3,9 @@
 from lomt.models.adopted.adapter import Adapter
 from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
+from lomt.models.adopted.decoders import AdoptedDecoder
 from lomt.models.adopted.features import Feature
-from lomt.models.adopted.network import AdoptedDecoder, AdoptedModel, AdoptedSpec, fit_adapters
+from lomt.models.adopted.network import AdoptedModel, AdoptedSpec, fit_adapters
 from lomt.models.adopted.proposal import describe, recipe_block
 
 __all__ = [

@@ -13,11 +13,12 @@ from torch.nn import functional
 from lomt.models.adopted.adapter import Adapter, fit_adapter
 from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
+from lomt.models.adopted.decoders import AdoptedDecoder, make_decoder
 from lomt.models.checkpoint_file import load_weights
 from lomt.models.graph_module import GraphModule
 from lomt.models.task_network import TaskNetwork
 
-__all__ = ["AdoptedDecoder", "AdoptedModel", "AdoptedSpec", "fit_adapters"]
+__all__ = ["AdoptedModel", "AdoptedSpec", "fit_adapters"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class AdoptedSpec:
         backbone: Modules of the backbone; empty for what two tasks or more share.
         decoder_paths: Modules of the tasks' decoders, to be checked.
         branch_points: The deepest layer that each task reads; tasks left out read what they were made for.
+        new_decoders: By task, what builds a decoder for any layer in place of the model's own and its adapters: called
+            with ``channels``, ``reduction`` and ``out_channels``, it returns a module from features to predictions.
     """
 
     factory: str
@@ -43,6 +46,7 @@ class AdoptedSpec:
     backbone: tuple[str, ...] = ()
     decoder_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     branch_points: Mapping[str, str] = field(default_factory=dict)
+    new_decoders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -124,30 +128,6 @@ class AdoptedSpec:
         return AdoptedModel(spec, adoption).train()
 
 
-class AdoptedDecoder(nn.Module):
-    """One task's part of the model, and adapters for what it no longer reads where it did.
-
-    Args:
-        part: From what the decoder was made for to its prediction.
-        reads: What is read in place of each of these, by their names; inputs of the model keep theirs.
-        adapters: By position.
-    """
-
-    def __init__(self, part: GraphModule, reads: Mapping[str, str], adapters: Mapping[int, Adapter]) -> None:
-        super().__init__()
-        self.part, self.reads = part, dict(reads)
-        self.adapters = nn.ModuleDict({str(number): adapter for number, adapter in adapters.items()})
-
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Predict from features, and inputs of the model, by name."""
-        given = []
-        for number, name in enumerate(self.reads.values()):
-            is_adapted = str(number) in self.adapters
-            given.append(self.adapters[str(number)](features[name]) if is_adapted else features[name])
-        prediction: Tensor = self.part.run(*given)
-        return prediction
-
-
 class AdoptedModel(TaskNetwork):
     """A truncated backbone and decoders that were cut out of one model.
 
@@ -165,18 +145,18 @@ class AdoptedModel(TaskNetwork):
         super().__init__()
         self.spec = spec
         memo: dict[object, object] = {}
-        reads = {task: adoption.instead(task, spec.branch_points[task]) for task in spec.dense}
-        layers = [name for own in reads.values() for name in own.values() if name not in adoption.inputs]
         self._inputs = adoption.inputs
-        self.backbone = adoption.backbone_part(list(dict.fromkeys(layers)), memo)
-        self.decoders = nn.ModuleDict()
-        for task, own in reads.items():
-            adapters = {
-                number: Adapter(adoption.features[name], adoption.features[made_for])
-                for number, (made_for, name) in enumerate(own.items())
-                if name != made_for
+        self.decoders = nn.ModuleDict(
+            {
+                task: make_decoder(
+                    adoption, task, spec.branch_points[task], spec.new_decoders.get(task), memo
+                )
+                for task in spec.dense
             }
-            self.decoders[task] = AdoptedDecoder(adoption.decoder_part(task, memo), own, adapters)
+        )
+        read = [name for own in self.decoders.values() for name in cast(AdoptedDecoder, own).reads.values()]
+        layers = list(dict.fromkeys(name for name in read if name not in adoption.inputs))
+        self.backbone = adoption.backbone_part(layers, memo)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Predict all tasks.

@@ -1,10 +1,11 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from lomt.errors import ArtifactError
+from lomt.errors import ArtifactError, LomtError
 from lomt.models import AdoptedModel, AdoptedSpec, AdoptionError, load_model, save_model
 from lomt.models.factory import FactoryError, factory_candidates
 from tests.reference import own_models
@@ -82,3 +83,38 @@ def test_a_task_that_the_model_lacks_is_named():
         spec.build()
     with pytest.raises(FactoryError, match="there is no module `nowhere`"):
         AdoptedSpec("nowhere:Net", {"parts": True}, (64, 96)).build()
+
+
+def test_a_new_decoder_takes_the_place_of_a_moved_one():
+    spec = dataclasses.replace(
+        SPEC, new_decoders=dict.fromkeys(("parts", "depth"), "tests.reference.own_models:NewHead")
+    )
+    network = spec.build()
+    assert network.decoders["depth"].module.last.in_channels == 16
+    assert network.decoders["depth"].module.reduction == 4
+    assert network.decoders["parts"].reads["encoder.stem"] == "encoder.stem"  # it stays where it was
+    found = network.eval()(images())
+    assert found["depth"].shape == (2, 1, 64, 96)
+    assert AdoptedSpec.from_dict(network.spec.to_dict()) == network.spec
+
+
+def test_a_new_decoder_that_predicts_something_else_is_refused():
+    spec = dataclasses.replace(SPEC, new_decoders={"depth": "tests.reference.own_models:WrongHead"})
+    with pytest.raises(AdoptionError, match="task `depth` to predict 1 channels in 4 dimensions"):
+        spec.build()
+    spec = dataclasses.replace(SPEC, new_decoders={"depth": "tests.reference.own_models:SharedUNet"})
+    with pytest.raises(LomtError, match="option `channels`"):
+        spec.build()
+
+
+def test_predictions_are_picked_out_of_what_else_a_model_returns():
+    spec = AdoptedSpec(
+        "tests.reference.own_models:PostProcessing",
+        {"parts": True, "depth": True},
+        (64, 96),
+        outputs={"parts": "raw.0", "depth": "raw.1"},
+    )
+    assert spec.build().eval()(images())["parts"].shape == (2, 5, 64, 96)
+    labels = dataclasses.replace(spec, outputs={"parts": "labels", "depth": "raw.1"})
+    with pytest.raises(AdoptionError, match=r"`parts` to have the shape \(batch, 5, height, width\)"):
+        labels.adopt().check_predictions({"parts": (5, True)})
