@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -99,8 +99,8 @@ class Context:
         if kept.get("prune"):
             del kept["prune"]["pruned_only"]
         _drop_unused_model_keys(kept["model"])
-        if self.recipe.model.weights is not None:
-            kept["model"]["weights_sha256"] = self.parts.weights_sha256
+        if (own := self.parts.own_model) is not None:
+            kept["model"]["weights_sha256"] = own.weights_sha256
         if kept.get("rewire") and kept["rewire"]["distill"] is None:
             del kept["rewire"]["distill"]
         defaults: dict[str, Any] = {
@@ -202,12 +202,12 @@ class Context:
             model: TaskNetwork = self.fill(spec.build())
         else:
             model = spec.cut(self.parts.adoption)
-        if start == "dense":
-            copy_matching_weights(load_model(self.directory.path / "dense"), model)
-        if isinstance(model, AdoptedModel) and isinstance(spec, AdoptedSpec):
-            reference = replace(spec, branch_points={}).cut(self.parts.adoption)
-            if start == "dense":
-                copy_matching_weights(load_model(self.directory.path / "dense"), reference)
+        dense = load_model(self.directory.path / "dense") if start == "dense" else None
+        if dense is not None:
+            copy_matching_weights(dense, model)
+        if isinstance(model, AdoptedModel) and spec.branch_points:
+            reference = dense if dense is not None else self.parts.original
+            assert isinstance(reference, AdoptedModel)
             batches = self.parts.loader("train", self.recipe.train, is_augmented=False).epoch(0)
             images = (self.parts.prepared(batch["image"]) for batch in islice(batches, _ADAPTER_BATCHES))
             fit_adapters(model, reference, images)

@@ -1,16 +1,14 @@
 """From a recipe's blocks to the components that do the work."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lomt.checksum import sha256_of
 from lomt.data import (
     Augmentation,
     BatchLoader,
@@ -35,8 +33,9 @@ from lomt.models import (
 )
 from lomt.pipeline.data_source import Split, needs_check, open_split
 from lomt.pipeline.original_targets import OriginalTargets
-from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_model_weights, find_weights
-from lomt.tasks import KINDS, Task, best_constant, make_task
+from lomt.pipeline.own_model import OwnModel
+from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
+from lomt.tasks import Task, best_constant, make_task
 from lomt.training import OptimizerOptions, Progress, ScheduleOptions, TrainingOptions
 
 __all__ = ["Parts", "training_options"]
@@ -192,14 +191,14 @@ class Parts:
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
         """Candidate layers of every kind with their costs, in forward order."""
-        if self.is_adopted:
+        if self.own_model is not None:
             return self.adoption.layers
         return tuple(list_layers(self.backbone, self.recipe.data.size, "all"))
 
     @cached_property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
         """Mean and standard deviation of the image channels: the recipe's, else the timm backbone's own."""
-        own = {} if self.is_adopted else getattr(self.backbone, "default_cfg", {})
+        own = {} if self.own_model is not None else getattr(self.backbone, "default_cfg", {})
         data = self.recipe.data
         return {
             "mean": tuple(data.mean or own.get("mean") or (0.0, 0.0, 0.0)),
@@ -213,32 +212,25 @@ class Parts:
         mean, std = (torch.tensor(self.normalisation[name])[:, None, None] for name in ("mean", "std"))
         return (images - mean) / std
 
-    @property
-    def is_adopted(self) -> bool:
-        """Whether the network is the user's own."""
-        return self.recipe.model.factory is not None
+    @cached_property
+    def own_model(self) -> OwnModel | None:
+        """The user's own model; None where the network is built of timm's parts."""
+        return None if self.recipe.model.factory is None else OwnModel(self.recipe)
 
     @cached_property
     def adoption(self) -> Adoption:
-        """The user's own model with its weights, taken apart.
+        """The user's own model, taken apart.
 
         Raises:
             LomtError: The model cannot be built or cut as described, or does not predict what the tasks ask for.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.recipe.seed)
-            adoption = self._adopted_spec(self.recipe.tasks).adopt(find_model_weights(self.recipe.model))
+        assert self.own_model is not None, "asked before"
+        adoption = self.own_model.adoption
         if self.recipe.data.targets == "dataset":  # targets made of predictions fit them
             adoption.check_predictions(
                 {name: (task.out_channels, task.is_dense) for name, task in self.tasks.items()}
             )
         return adoption
-
-    @cached_property
-    def weights_sha256(self) -> str | None:
-        """What identifies the weights of the user's own model; None where the factory's are meant."""
-        file = find_model_weights(self.recipe.model)
-        return None if file is None else sha256_of(file)
 
     @cached_property
     def original(self) -> TaskNetwork:
@@ -250,43 +242,24 @@ class Parts:
         Raises:
             LomtError: The recipe names none.
         """
-        if not self.is_adopted:
+        if self.own_model is None:
             raise DataError(
                 "Expected the recipe to name a trained network of your own whose predictions are learned from, but "
                 "it names none. Give `model.factory` and `model.weights`."
             )
-        return self._adopted_spec(self.recipe.tasks).cut(self.adoption).eval()
+        return self.own_model.spec(self.recipe.tasks).cut(self.adoption).eval()
 
     def model_spec(self, tasks: Mapping[str, Task] | None = None) -> ModelSpec | AdoptedSpec:
         """Return the dense network: every decoder at the backbone's last layer, or where the user's own has it."""
         tasks = tasks if tasks is not None else self.tasks
-        if self.is_adopted:
-            return self._adopted_spec(tasks)
+        if self.own_model is not None:
+            return self.own_model.spec(tasks)
         return ModelSpec(
             backbone=self.backbone_spec,
             decoders={name: _decoder(self.recipe.tasks[name].decoder, task) for name, task in tasks.items()},
             out_channels={name: task.out_channels for name, task in tasks.items()},
             dense={name: task.is_dense for name, task in tasks.items()},
             branch_points={},
-        )
-
-    def _adopted_spec(self, tasks: Iterable[str]) -> AdoptedSpec:
-        settings = self.recipe.model
-        assert settings.factory is not None
-        paths = {
-            task: (own,) if isinstance(own, str) else tuple(own) for task, own in settings.decoders.items()
-        }
-        return AdoptedSpec(
-            factory=_at_its_place(settings.factory),
-            dense={name: KINDS[self.recipe.tasks[name].kind].is_dense for name in tasks},
-            size=self.recipe.data.size,
-            kwargs=settings.factory_options,
-            outputs=settings.outputs,
-            backbone=tuple(settings.backbone.path or ()),
-            decoder_paths=paths,
-            new_decoders={
-                task: _at_its_place(own) for task, own in settings.new_decoders.items() if task in tasks
-            },
         )
 
     def _whole(self, split: Split) -> Dataset:
@@ -339,12 +312,6 @@ def training_options(
         tensorboard=settings.tensorboard,
         seed=seed,
     )
-
-
-def _at_its_place(factory: str) -> str:
-    """Return a factory that is found from every directory."""
-    place, _, name = factory.rpartition(":")
-    return f"{Path(place).resolve()}:{name}" if place.endswith(".py") else factory
 
 
 def _decoder(settings: DecoderSettings, task: Task) -> DecoderSpec:

@@ -8,7 +8,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from lomt.deploy import OnnxModel, verify_onnx
+from lomt.deploy import Interface, OnnxModel, verify, verify_onnx
+from lomt.deploy.deployed_network import DeployedNetwork
 from lomt.errors import ExportMismatchError
 from tests.unit.deploy.networks import MixedNet, mixed_net
 
@@ -286,3 +287,27 @@ def test_labels_may_differ_one_time_in_a_thousand(monkeypatch):
         else:
             with pytest.raises(ExportMismatchError, match=r"batch 1, 8x12: 0\.15% of the labels differ"):
                 verify_onnx(Answering(labels), Path("depth.onnx"), SAMPLES)
+
+
+class Counting(nn.Module):
+    """Notes the batch sizes it is run with; its answer may depend on the other images."""
+
+    def __init__(self, *, looks_around):
+        super().__init__()
+        self.looks_around, self.batches = looks_around, []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        mean = images.mean((1, 2, 3))
+        return {"depth": mean - mean.mean() if self.looks_around else mean}
+
+
+@pytest.mark.parametrize(("looks_around", "batches"), [(False, [1, 8]), (True, [1, 3, 8])])
+def test_the_model_is_run_in_between_only_where_images_are_not_answered_by_themselves(looks_around, batches):
+    model = Counting(looks_around=looks_around)
+    deployed = DeployedNetwork(model, ["depth"], Interface()).eval()
+    images = torch.rand(8, 3, 4, 4)
+    found = verify._references(deployed, images, (1, 3, 8))
+    assert sorted(model.batches) == batches
+    for batch, answers in found.items():
+        np.testing.assert_allclose(answers["depth"], model(images[:batch])["depth"], rtol=1e-5, atol=1e-7)
