@@ -17,19 +17,13 @@ import timm
 from torch import nn
 
 from lomt.errors import LomtError, UnknownNameError
-from lomt.models.adopted import AdoptedModel, AdoptedSpec
-from lomt.models.multitask import ModelSpec, MultiTaskModel
+from lomt.models.multitask import MULTITASK, ModelSpec
+from lomt.models.task_network import TaskNetwork
 
 __all__ = ["FORMS", "Factory", "FactoryError", "factory_candidates", "load_factory"]
 
 FORMS = "`package.module:callable`, `path/file.py:callable` or `timm:NAME`"
 """What a factory's text may look like."""
-
-MULTITASK = "lomt:multitask"
-"""Text of the factory of :class:`lomt.models.MultiTaskModel`; its arguments are those of `ModelSpec`."""
-
-ADOPTED = "lomt:adopted"
-"""Text of the factory of :class:`lomt.models.AdoptedModel`; its arguments are those of `AdoptedSpec`."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +72,8 @@ def load_factory(spec: str) -> Callable[..., nn.Module]:
         FactoryError: The text is of no known form, or its module or file is missing or raises.
         UnknownNameError: The module has no such callable, or timm no such model.
     """
-    if spec in _OWN:
-        return _OWN[spec]
+    if spec == MULTITASK:
+        return _multitask
     place, colon, name = spec.rpartition(":")
     if not (colon and place and name):
         hint = f" Did you mean `timm:{spec}`?" if timm.is_model(spec) else ""
@@ -117,17 +111,14 @@ def call_factory(factory: Callable[..., Any], spec: str, kwargs: Mapping[str, An
 def factory_candidates(model: nn.Module) -> list[Factory]:
     """List the factories that may have built a model, most probable first.
 
-    Known are :class:`lomt.models.MultiTaskModel` and :class:`lomt.models.AdoptedModel` by their ``spec``, and timm's
-    models by their configuration. timm does not keep the arguments of a model: each candidate has to be compared with
-    the model.
+    Known are lomt's own networks by their ``spec``, and timm's models by their configuration. timm does not keep the
+    arguments of a model: each candidate has to be compared with the model.
 
     Returns:
         None for other models.
     """
-    if isinstance(model, MultiTaskModel):
-        return [Factory(MULTITASK, model.spec.to_dict())]
-    if isinstance(model, AdoptedModel):
-        return [Factory(ADOPTED, model.spec.to_dict())]
+    if isinstance(model, TaskNetwork):
+        return [Factory(model.factory, model.spec.to_dict())]
     architecture = _timm_name(model)
     if architecture is None:
         return []
@@ -136,13 +127,6 @@ def factory_candidates(model: nn.Module) -> list[Factory]:
 
 def _multitask(**spec: Any) -> nn.Module:
     return ModelSpec.from_dict(spec).build()
-
-
-def _adopted(**spec: Any) -> nn.Module:
-    return AdoptedSpec.from_dict(spec).build()
-
-
-_OWN: Mapping[str, Callable[..., nn.Module]] = {MULTITASK: _multitask, ADOPTED: _adopted}
 
 
 def _timm_model(name: str) -> Callable[..., nn.Module]:

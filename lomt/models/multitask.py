@@ -17,7 +17,10 @@ from lomt.models.intermediates import Backbone
 from lomt.models.task_network import TaskNetwork
 from lomt.models.truncate import last_layer, truncate
 
-__all__ = ["ModelSpec", "MultiTaskModel"]
+__all__ = ["MULTITASK", "ModelSpec", "MultiTaskModel"]
+
+MULTITASK = "lomt:multitask"
+"""Text of the factory of :class:`MultiTaskModel`; its arguments are those of :class:`ModelSpec`."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class MultiTaskModel(TaskNetwork):
         backbone: Backbone that puts out the features of all of them.
     """
 
+    factory = MULTITASK
     spec: ModelSpec
 
     def __init__(self, spec: ModelSpec, backbone: Backbone) -> None:

@@ -1,6 +1,6 @@
 """What all multitask networks have in common: a backbone, a decoder a task, and a layer where each task leaves it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -11,6 +11,9 @@ __all__ = ["TaskNetwork"]
 
 class TaskNetwork(nn.Module):
     """A network with a ``backbone`` that the tasks share and ``decoders`` by task."""
+
+    factory: ClassVar[str]
+    """What builds such a network from its ``spec.to_dict()``, see :class:`lomt.models.factory.Factory`."""
 
     spec: Any
     backbone: nn.Module

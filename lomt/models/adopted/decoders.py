@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lomt.models.adopted.adapter import Adapter
 from lomt.models.adopted.adoption import Adoption
 from lomt.models.adopted.answers import AdoptionError
+from lomt.models.factory import Factory
 from lomt.models.graph_module import GraphModule
 
 __all__ = ["AdoptedDecoder", "NewDecoder", "make_decoder"]
@@ -87,8 +88,6 @@ def make_decoder(
 
 def _built(factory: str, adoption: Adoption, task: str, layer: str) -> nn.Module:
     """Build a new decoder and make sure that its predictions have the form of the model's own."""
-    from lomt.models.factory import Factory
-
     feature, mode = adoption.features[layer], adoption.modes[False]
     wanted = mode.trace.values[mode.split.answers[task]].shape
     facts = {"channels": feature.channels, "reduction": feature.reduction, "out_channels": wanted[1]}

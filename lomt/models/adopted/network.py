@@ -15,10 +15,11 @@ from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.decoders import AdoptedDecoder, make_decoder
 from lomt.models.checkpoint_file import load_weights
+from lomt.models.factory import Factory
 from lomt.models.graph_module import GraphModule
 from lomt.models.task_network import TaskNetwork
 
-__all__ = ["AdoptedModel", "AdoptedSpec", "fit_adapters"]
+__all__ = ["AdoptedModel", "AdoptedSpec", "build_adopted", "fit_adapters"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,6 @@ class AdoptedSpec:
         Raises:
             LomtError: The model cannot be built, the weights do not fit, or the model cannot be cut as described.
         """
-        from lomt.models.factory import Factory
-
         model = Factory(self.factory, self.kwargs).build()
         if weights is not None:
             load_weights(model, weights)
@@ -138,6 +137,7 @@ class AdoptedModel(TaskNetwork):
         adoption: The model taken apart; nothing of it is shared.
     """
 
+    factory = "lomt.models.adopted.network:build_adopted"
     spec: AdoptedSpec
     backbone: GraphModule
 
@@ -179,6 +179,11 @@ class AdoptedModel(TaskNetwork):
                 )
             predictions[task] = prediction
         return predictions
+
+
+def build_adopted(**spec: Any) -> AdoptedModel:
+    """Build a network from the entries of its :meth:`AdoptedSpec.to_dict`."""
+    return AdoptedSpec.from_dict(spec).build()
 
 
 @torch.no_grad()
