@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
+from lomt.errors import UnsupportedLayerError
 from lomt.models.adopted.known_trace import KnownTrace, run_on_anything
 from lomt.models.adopted.opening import is_layer
 from lomt.models.adopted.split import Split, inputs, weights_of
@@ -20,6 +21,9 @@ from lomt.models.layers import Layer
 from lomt.models.measure import counting, is_map, reduction_of, without_data
 
 __all__ = ["Feature", "find_features", "list_adopted_layers"]
+
+_OTHER_BATCH = 3
+"""Not the one that graphs are recorded with."""
 
 FeatureForm = Literal["map", "tokens", "vector"]
 
@@ -51,6 +55,11 @@ class Feature:
         """Number of channels."""
         return self.shape[0] if self.form == "map" else self.shape[-1]
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there is one vector an image: such features are read where they are read now, and nowhere else."""
+        return self.form == "vector" or (self.form == "map" and self.shape[1:] == (1, 1))
+
 
 def find_features(model: nn.Module, trace: KnownTrace, split: Split) -> tuple[Feature, ...]:
     """List where decoders can read, in forward order: what blocks and rows of blocks return, what decoders read now,
@@ -80,17 +89,11 @@ def find_features(model: nn.Module, trace: KnownTrace, split: Split) -> tuple[Fe
             continue
         if node in read or (_feeds_a_layer(node, model, weights) and _all_pass(node, trace, used)):
             names[by_node.get(node, f"{trace.places[node]}.{node.name}".lstrip("."))] = ("block", node)
-    found = [_feature(name, kind, node, trace, size) for name, (kind, node) in names.items()]
-    found = [
-        own
-        for own in found
-        if own is None or own.node in read or is_map((1, *own.shape)) or own.form == "tokens"
-    ]
+    found = (_feature(name, kind, node, trace, size) for name, (kind, node) in names.items())
+    features = [own for own in found if own is not None and (own.node in read or not own.is_pooled)]
     order = {node: index for index, node in enumerate(trace.graph.nodes)}
     kinds = {"block": 0, "stage": 1}
-    return tuple(
-        sorted((own for own in found if own is not None), key=lambda own: (order[own.node], kinds[own.kind]))
-    )
+    return tuple(sorted(features, key=lambda own: (order[own.node], kinds[own.kind])))
 
 
 def list_adopted_layers(model: nn.Module, trace: KnownTrace, split: Split) -> list[Layer]:
@@ -147,10 +150,8 @@ def _feature(
         return None
     shape = tuple(value.shape)
     if len(shape) == 4:
-        is_pooled = not is_map(shape)
-        return Feature(
-            name, kind, node, "map", shape[1:], reduction_of(size, shape) if size and not is_pooled else 1
-        )
+        reduction = reduction_of(size, shape) if size and is_map(shape) else 1
+        return Feature(name, kind, node, "map", shape[1:], reduction)
     if len(shape) == 2:
         return Feature(name, kind, node, "vector", shape[1:], 1)
     if len(shape) == 3 and shape[1] > 1:
@@ -280,17 +281,29 @@ _PROJECTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def _macs(model: nn.Module, trace: KnownTrace) -> dict[fx.Node, int]:
-    """Return the multiply-accumulates of every node for one image."""
+    """Return the multiply-accumulates of every node for one image.
+
+    Raises:
+        UnsupportedLayerError: The graph takes the example's number of images only.
+    """
     flops = FlopCounterMode(display=False)
     twin = without_data(model).eval()
     for name, value in trace.constants.items():
         setattr(twin, name, value.to("meta"))
     run = _Count(model, twin, trace, flops)
     run.extra_traceback = False
-    examples = [torch.empty(1, *trace.values[node].shape[1:], device="meta") for node in inputs(trace)]
-    with counting(flops):
-        run.run(*_all_inputs(trace, examples))
-    return run.macs
+    examples = [
+        torch.empty(_OTHER_BATCH, *trace.values[node].shape[1:], device="meta") for node in inputs(trace)
+    ]
+    try:
+        with counting(flops):
+            run.run(*_all_inputs(trace, examples))
+    except Exception as error:  # the model's own code runs: anything may be raised
+        raise UnsupportedLayerError(
+            f"Expected {type(model).__name__} to take any number of images, but its forward keeps that of the example: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return {node: count // _OTHER_BATCH for node, count in run.macs.items()}
 
 
 def _all_inputs(trace: KnownTrace, examples: Sequence[Tensor]) -> Iterable[Any]:

@@ -235,3 +235,23 @@ def test_predictions_of_another_form_are_refused():
     adoption.check_predictions({"parts": (5, True), "depth": (1, True)})
     with pytest.raises(AdoptionError, match=r"`parts` to have the shape \(batch, 13, height, width\)"):
         adoption.check_predictions({"parts": (13, True)})
+
+
+def test_a_number_of_images_that_is_kept_is_refused():
+    class Kept(own_models.DeepHeads):
+        def __init__(self):
+            super().__init__()
+            self.encoder.layer2.add_module("fixed", Fixed())
+
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = own_models.Block(16, 16)
+            self.other = own_models.Block(16, 16)
+
+        def forward(self, x):
+            return self.other(self.conv(x).reshape(int(x.shape[0]), 16, *x.shape[2:]))
+
+    adoption = adopt(Kept(), [torch.zeros(IMAGES)])
+    with pytest.raises(UnsupportedLayerError, match="to take any number of images, but its forward keeps"):
+        _ = adoption.layers
