@@ -32,7 +32,7 @@ from adopted_fpn import CHANNELS, MultitaskFpn
 
 SIZE, BATCH, EPOCHS, RATE = (96, 128), 8, 10, 2e-3
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)  # of the encoder's ImageNet weights
-TARGETS = {"labels": 0.0, "images_only": -3.0}
+TARGETS = {"labels": 0.0, "images_only": -3.0}  # delta_m in percent
 SPEED_UP = 3.0
 _RESULT = Path(__file__).parent / "results" / "adopt.json"
 
@@ -151,8 +151,9 @@ def missed(result: dict[str, Any]) -> list[str]:
             speed = result[name]["speed_ups"]["1"]["pruned"]["low"]
             if speed < SPEED_UP:
                 problems.append(f"{name}: {speed:.2f} times as fast at least, fewer than {SPEED_UP:g}")
-            if result[name]["delta_m"] < bound:
-                problems.append(f"{name}: delta_m {result[name]['delta_m']:+.1f} %, less than {bound:g}")
+            percent = 100 * result[name]["delta_m"]
+            if percent < bound:
+                problems.append(f"{name}: delta_m {percent:+.1f} %, less than {bound:g} %")
     return problems
 
 

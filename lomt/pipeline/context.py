@@ -99,8 +99,9 @@ class Context:
         if kept.get("prune"):
             del kept["prune"]["pruned_only"]
         _drop_unused_model_keys(kept["model"])
-        if (own := self.parts.own_model) is not None:
-            kept["model"]["weights_sha256"] = own.weights_sha256
+        if self.recipe.model.weights is not None:
+            assert self.parts.own_model is not None, "weights are of the user's own model"
+            kept["model"]["weights_sha256"] = self.parts.own_model.weights_sha256
         if kept.get("rewire") and kept["rewire"]["distill"] is None:
             del kept["rewire"]["distill"]
         defaults: dict[str, Any] = {
