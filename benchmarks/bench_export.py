@@ -2,10 +2,10 @@
 
     python benchmarks/bench_export.py --rounds 3
 
-Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone and by lomt: to one file, the same with its
-verification, and, of the recipe's network, with one verified file more for each task; one warm-up first. The target is
-for one verified file, in seconds on the clock with the threads that torch and onnxruntime take by themselves: leave the
-machine alone. Ratios of CPU seconds are kept beside. Writes `benchmarks/results/export.json`; exit status 1 if the
+Every model is exported in turns by `torch.onnx.export(dynamo=True)` alone, to a file as well, and by lomt: to one file,
+the same with its verification, and, of the recipe's network, with one verified file more for each task; one warm-up
+first. The target is for one verified file, in seconds on the clock with the threads that torch takes by itself: leave
+the machine alone. Ratios of CPU seconds are kept beside. Writes `benchmarks/results/export.json`; exit status 1 if the
 target is missed.
 """
 
@@ -98,7 +98,7 @@ def _measure(
         if by_task:
             files.update({Path(folder, f"{task}.onnx"): [task] for task in names})
         arms: dict[str, Callable[[], Any]] = {
-            "torch, fixed size": lambda: _torch_alone(model, names, images, {}),
+            "torch, fixed size": lambda: _torch_alone(model, names, images, {}, path),
             "lomt, fixed size": lambda: export_files(
                 model, images, {path: None}, fixed_size=True, verify=False
             ),
@@ -110,7 +110,7 @@ def _measure(
             )
         if with_open_size:
             sizes = dict.fromkeys((2, 3), torch.export.Dim.AUTO)
-            arms["torch, open size"] = lambda: _torch_alone(model, names, images, sizes)
+            arms["torch, open size"] = lambda: _torch_alone(model, names, images, sizes, path)
             arms["lomt, open size"] = lambda: export_files(model, images, {path: None}, verify=False)
         seconds: dict[str, list[float]] = {name: [] for name in arms}
         wall: dict[str, list[float]] = {name: [] for name in arms}
@@ -146,12 +146,15 @@ def _ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     return ratios
 
 
-def _torch_alone(model: nn.Module, names: list[str], images: Tensor, sizes: dict[int, Any]) -> Any:
+def _torch_alone(
+    model: nn.Module, names: list[str], images: Tensor, sizes: dict[int, Any], path: Path
+) -> None:
     network = DeployedNetwork(model, names, Interface()).eval()
     with quiet_exporter(), torch.no_grad():
-        program: Any = torch.onnx.export(
+        torch.onnx.export(
             network,
             (images.repeat(2, 1, 1, 1),),
+            path,
             dynamo=True,
             verbose=False,
             external_data=False,
@@ -159,7 +162,6 @@ def _torch_alone(model: nn.Module, names: list[str], images: Tensor, sizes: dict
             input_names=["images"],
             dynamic_shapes=({0: torch.export.Dim("batch"), **sizes},),
         )
-        return program.model_proto.SerializeToString()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -188,7 +189,9 @@ def require_same(path: Path, verification: Verification) -> Verification:
 
 def _open(path: Path, shown: Path | None = None) -> OnnxModel:
     try:
-        return OnnxModel(path)
+        return OnnxModel(
+            path, threads=torch.get_num_threads()
+        )  # as many as the model that it is compared with
     except ArtifactError as error:
         if not path.is_file():
             raise

@@ -213,7 +213,7 @@ def test_each_way_to_be_different_is_named(expected, given, text, monkeypatch):
 
 def fake_network(answer):
     class FakeNetwork(OnnxModel):
-        def __init__(self, path):
+        def __init__(self, path, threads=1):
             self.path = path
             self.outputs = ("depth",)
             self.batch_size, self.input_shape = None, (3, 8, 12)
