@@ -72,13 +72,9 @@ def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> Non
     count = 0
     moments: tuple[Tensor, ...] | None = None
     for source, target in pairs:
-        x = _rows(adapter.shrink(source))
-        y = _rows(
-            target
-            if target.ndim != 4 or target.shape[2:] == source.shape[2:]
-            else _like(target, adapter, source)
-        )
-        found = (x.sum(0), y.sum(0), x.T @ x, x.T @ y, y.square().sum(0))
+        shrunk = adapter.shrink(source)
+        x, y = _rows(shrunk), _rows(_at_size_of(shrunk, target))
+        found = (x.sum(0), y.sum(0), x.T @ x, x.T @ y)
         moments = found if moments is None else tuple(a + b for a, b in zip(moments, found, strict=True))
         count += len(x)
     if moments is None:
@@ -114,13 +110,12 @@ def _rows(features: Tensor) -> Tensor:
     return features.flatten(0, -2).double()
 
 
-def _like(target: Tensor, adapter: Adapter, source: Tensor) -> Tensor:
-    shrunk = adapter.shrink(source)
-    return (
-        target
-        if target.shape[2:] == shrunk.shape[2:]
-        else functional.adaptive_avg_pool2d(target, shrunk.shape[2:])
-    )
+def _at_size_of(shrunk: Tensor, target: Tensor) -> Tensor:
+    """Return a target that is a larger map at the size of the features that are projected."""
+    if target.ndim != 4 or target.shape[2:] == shrunk.shape[2:]:
+        return target
+    height, width = shrunk.shape[2:]
+    return functional.adaptive_avg_pool2d(target, (height, width))
 
 
 def _shrink(source: Feature, target: Feature) -> nn.Module:

@@ -32,11 +32,6 @@ class Mode:
     split: Split
     features: Mapping[str, Feature]
 
-    @cached_property
-    def order(self) -> dict[fx.Node, int]:
-        """The position of every node."""
-        return {node: index for index, node in enumerate(self.trace.graph.nodes)}
-
     def name_of(self, node: fx.Node) -> str:
         """Name features by their node; the model's inputs by their argument."""
         if node.op == "placeholder":
@@ -112,14 +107,14 @@ class Adoption:
                     "`outputs`, or let the factory build the model for this target."
                 )
 
-    def instead(self, task: str, layer: str | None) -> dict[str, str]:
+    def instead(self, task: str, layer: str) -> dict[str, str]:
         """Return what a task reads when nothing deeper than a layer is left.
 
         What lies at the layer or before it is read where it was; each deeper one is replaced by the layer.
 
         Args:
             task: The task.
-            layer: The layer; ``None`` for the model as it is.
+            layer: The layer.
 
         Returns:
             By name of what the decoder was made for, in forward order.
@@ -128,14 +123,12 @@ class Adoption:
             UnknownNameError: There is no such layer.
         """
         mode = self.modes[False]
-        if layer is None:
-            return {name: name for name in self.read(task)}
         if layer not in self.features:
             raise UnknownNameError("layer", layer, self.features)
-        last = mode.order[self.features[layer].node]
+        last = mode.trace.order[self.features[layer].node]
         return {
             mode.name_of(node): mode.name_of(node)
-            if mode.order[node] <= last or node.op == "placeholder"
+            if mode.trace.order[node] <= last or node.op == "placeholder"
             else layer
             for node in mode.split.read[task]
         }

@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from lomt.errors import LomtError
 
-__all__ = ["AdoptionError", "find_answers", "pick"]
+__all__ = ["AdoptionError", "find_answers"]
 
 
 class AdoptionError(LomtError, ValueError):
@@ -55,13 +55,6 @@ def find_answers(
             f"Expected every task to have a prediction of its own, but {' and '.join(twice)} have `{places[twice[0]]}`."
         )
     return {task: named[place] for task, place in places.items()}
-
-
-def pick(output: Any, place: str) -> Any:
-    """Return the part of a model's output that a place such as ``"heads.0"`` names; empty for all of it."""
-    for key in place.split(".") if place else ():
-        output = output[key] if isinstance(output, Mapping) else output[int(key)]
-    return output
 
 
 def _named(path: str, output: Any, values: Mapping[fx.Node, Any]) -> Iterator[tuple[str, fx.Node]]:

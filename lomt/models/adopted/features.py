@@ -91,7 +91,7 @@ def find_features(model: nn.Module, trace: KnownTrace, split: Split) -> tuple[Fe
             names[by_node.get(node, f"{trace.places[node]}.{node.name}".lstrip("."))] = ("block", node)
     found = (_feature(name, kind, node, trace, size) for name, (kind, node) in names.items())
     features = [own for own in found if own is not None and (own.node in read or not own.is_pooled)]
-    order = {node: index for index, node in enumerate(trace.graph.nodes)}
+    order = trace.order
     kinds = {"block": 0, "stage": 1}
     return tuple(sorted(features, key=lambda own: (order[own.node], kinds[own.kind])))
 
@@ -102,7 +102,7 @@ def list_adopted_layers(model: nn.Module, trace: KnownTrace, split: Split) -> li
     The latter, of kind ``"conv"``, cannot be read from: they tell whether features can flow around them.
     """
     features = find_features(model, trace, split)
-    order = {node: index for index, node in enumerate(trace.graph.nodes)}
+    order = trace.order
     deepest = max((own.node for own in features), key=order.__getitem__)
     weights, macs = weights_of(model, trace), _macs(model, trace)
     sizes = {id(own): own.numel() for own in model.parameters()}

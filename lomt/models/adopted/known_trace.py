@@ -9,6 +9,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,9 +49,10 @@ class KnownTrace:
     overwritten: frozenset[fx.Node]
     constants: Mapping[str, Tensor]
 
-    def tensors(self) -> list[fx.Node]:
-        """The nodes that carry one tensor, in the order they run."""
-        return [node for node in self.graph.nodes if isinstance(self.values.get(node), Tensor)]
+    @cached_property
+    def order(self) -> dict[fx.Node, int]:
+        """The position of every node in the order they run."""
+        return {node: index for index, node in enumerate(self.graph.nodes)}
 
 
 def trace_known(model: nn.Module, examples: Sequence[Tensor], *, training: bool) -> KnownTrace:

@@ -191,8 +191,7 @@ def _decoder(
         else:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
-    order = {node: index for index, node in enumerate(trace.graph.nodes)}
-    return frozenset(needed), tuple(sorted(read, key=order.__getitem__))
+    return frozenset(needed), tuple(sorted(read, key=trace.order.__getitem__))
 
 
 def _is_constant(node: fx.Node) -> bool:
