@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 from lomt.recipe.base import IMAGE_KINDS
+from lomt.recipe.data_settings import DataSettings, RoomCounts
 from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_checks import group_problems
 from lomt.recipe.model_checks import model_problems
+from lomt.recipe.model_settings import ModelSettings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.prune_settings import BUDGETS, DistillSettings, PruneSettings
-from lomt.recipe.settings import DataSettings, ModelSettings, Recipe, RoomCounts
+from lomt.recipe.settings import Recipe
 from lomt.recipe.sparsify_checks import sparsify_problems
 from lomt.recipe.train_settings import TrainSettings
 

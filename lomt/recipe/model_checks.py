@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from lomt.recipe.model_settings import DecoderSettings
 from lomt.recipe.problems import Problem, did_you_mean
-from lomt.recipe.settings import DecoderSettings, Recipe
+from lomt.recipe.settings import Recipe
 
 __all__ = ["model_problems"]
 

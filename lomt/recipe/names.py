@@ -10,8 +10,9 @@ from typing import Any
 from lomt.errors import LomtError
 from lomt.recipe.bayesagg_checks import bayesagg_problems
 from lomt.recipe.checks import trainings
+from lomt.recipe.model_settings import TaskSettings
 from lomt.recipe.problems import Problem, did_you_mean
-from lomt.recipe.settings import Recipe, TaskSettings
+from lomt.recipe.settings import Recipe
 from lomt.recipe.train_settings import TrainSettings
 
 __all__ = ["find_unknown_names"]

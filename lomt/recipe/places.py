@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from lomt.errors import ArtifactError, DataError
-from lomt.recipe.settings import BackboneSettings, DataSettings, ModelSettings
+from lomt.recipe.data_settings import DataSettings
+from lomt.recipe.model_settings import BackboneSettings, ModelSettings
 
 __all__ = ["find_data", "find_model_weights", "find_weights"]
 

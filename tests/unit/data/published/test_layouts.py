@@ -18,7 +18,7 @@ from lomt.data import (
 )
 from lomt.data.published.layouts import FOLDER
 from lomt.errors import DataError, UnknownNameError
-from lomt.recipe.settings import DataSettings
+from lomt.recipe.data_settings import DataSettings
 
 
 def test_every_layout_has_a_writer_and_a_kind_in_recipes():
