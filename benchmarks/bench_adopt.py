@@ -131,13 +131,13 @@ def recipe(name: str, weights: Path) -> dict[str, Any]:
             "rule": "steepest_fall",
             "train": {"epochs": 1, "optimizer": {"lr": 3e-4}, "schedule": {"kind": "constant"}},
         },
-        "rewire": {"start": "dense", "train": {"epochs": 3}},
+        "rewire": {"start": "dense", "train": {"epochs": 12}},
         "prune": {
-            "macs": 0.17,
-            "importance": "task_union",
+            "macs": 0.195,
+            "importance": "task_weighted",
             "distill": {"weight": 1.0},
             "pruned_only": False,
-            "train": {"epochs": 12, "optimizer": {"lr": 2e-3}},
+            "train": {"epochs": 16, "optimizer": {"lr": 2e-3}},
         },
         "bench": {"threads": [1]},
     }

@@ -1,7 +1,7 @@
 """Which tasks share a network: affinities between tasks, and groups made of them."""
 
 from lomt.grouping.affinity import Affinity, affinity_of_subsets, relative_distance, subsets_for
-from lomt.grouping.cluster import CLUSTERINGS, Grouping, cluster
+from lomt.grouping.cluster import CLUSTERINGS, LARGEST_FOR_SDP, Grouping, cluster, require_cvxpy
 from lomt.grouping.data_maps import (
     MAPPED_KINDS,
     group_data_maps,
@@ -11,7 +11,7 @@ from lomt.grouping.data_maps import (
 from lomt.grouping.estimate import Reach, estimate_affinity, lifted
 from lomt.grouping.gradient_table import GradientTable, collect_gradients, shared_parameters
 from lomt.grouping.groups_file import format_groups, read_groups
-from lomt.grouping.heat_map import write_heat_map, write_membership_map
+from lomt.grouping.heat_map import require_matplotlib, write_heat_map, write_membership_map
 from lomt.grouping.linear_fit import FitOptions, fit_subset, linear_losses
 from lomt.grouping.lookahead import MEASURES, gradient_cosine, lookahead
 from lomt.grouping.membership import Membership, fuzzy_membership
@@ -20,6 +20,7 @@ from lomt.grouping.projection import PROJECTIONS, Projection, RademacherProjecti
 
 __all__ = [
     "CLUSTERINGS",
+    "LARGEST_FOR_SDP",
     "LARGEST_FOR_TAG",
     "MAPPED_KINDS",
     "MEASURES",
@@ -48,6 +49,8 @@ __all__ = [
     "lookahead",
     "read_groups",
     "relative_distance",
+    "require_cvxpy",
+    "require_matplotlib",
     "require_true_classes",
     "select_networks",
     "shared_parameters",

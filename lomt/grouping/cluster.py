@@ -13,7 +13,15 @@ from lomt.errors import LomtError, UnknownNameError
 from lomt.grouping.k_means import k_means
 from lomt.grouping.network_selection import select_networks
 
-__all__ = ["CLUSTERINGS", "Grouping", "average_density", "cluster", "round_solution", "solve_sdp"]
+__all__ = [
+    "CLUSTERINGS",
+    "Grouping",
+    "average_density",
+    "cluster",
+    "require_cvxpy",
+    "round_solution",
+    "solve_sdp",
+]
 
 _LARGEST_FOR_CLARABEL = (
     60  # its KKT system has n(n+1)/2 dense rows; at 80 tasks it takes 35 times as long as SCS
@@ -119,6 +127,22 @@ def average_density(matrix: Tensor, labels: Int64[Tensor, " tasks"]) -> float:
     return total
 
 
+def require_cvxpy() -> Any:
+    """Return the package that states the program; its names are made at run time.
+
+    Raises:
+        LomtError: If it is not installed.
+    """
+    try:
+        import cvxpy
+    except ImportError as error:
+        raise LomtError(
+            "Expected cvxpy to be installed, because tasks are grouped by a semidefinite program. Install it with "
+            "`pip install lomt[grouping]`, or choose `clustering: spectral`."
+        ) from error
+    return cvxpy
+
+
 def solve_sdp(
     matrix: Float64[Tensor, "tasks tasks"], *, groups: int | None = None, penalty: float | None = None
 ) -> tuple[Float64[Tensor, "tasks tasks"], dict[str, Any]]:
@@ -144,14 +168,7 @@ def solve_sdp(
         Li, Sharma and Zhang, 2024, https://arxiv.org/abs/2409.06091, section 4; Peng and Wei, "Approximating
         k-means-type clustering via semidefinite programming", 2007, https://doi.org/10.1137/050641983.
     """
-    try:
-        import cvxpy
-    except ImportError as error:
-        raise LomtError(
-            "Expected cvxpy to be installed, because tasks are grouped by a semidefinite program. Install it with "
-            "`pip install lomt[grouping]`, or choose `clustering: spectral`."
-        ) from error
-    cp: Any = cvxpy  # its names are made at run time
+    cp: Any = require_cvxpy()
     count = len(matrix)
     scale = float(matrix.abs().max()) or 1.0
     x = cp.Variable((count, count), PSD=True)

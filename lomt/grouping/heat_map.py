@@ -13,7 +13,7 @@ from lomt.errors import LomtError
 from lomt.grouping.affinity import Affinity
 from lomt.grouping.membership import Membership
 
-__all__ = ["write_heat_map", "write_membership_map"]
+__all__ = ["require_matplotlib", "write_heat_map", "write_membership_map"]
 
 _MOST_NUMBERS, _MOST_NAMES = 14, 60
 
@@ -76,8 +76,12 @@ def write_membership_map(path: Path, membership: Membership) -> None:
     _save(path, axes)
 
 
-def _draw(values: Tensor, **colours: Any) -> tuple[Any, Any]:
-    """Return axes and image of a matrix, in a figure of a size for its numbers."""
+def require_matplotlib() -> tuple[Any, Any]:
+    """Return the classes of a picture's canvas and figure.
+
+    Raises:
+        LomtError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -87,9 +91,15 @@ def _draw(values: Tensor, **colours: Any) -> tuple[Any, Any]:
             "Install it with `pip install lomt[grouping]`, or set `group.heat_map` to false."
         ) from error
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    return FigureCanvasAgg, Figure
+
+
+def _draw(values: Tensor, **colours: Any) -> tuple[Any, Any]:
+    """Return axes and image of a matrix, in a figure of a size for its numbers."""
+    canvas_of, figure_of = require_matplotlib()
     height, width = (min(max(3.2, 0.55 * count + 1.8), 16.0) for count in values.shape)
-    figure = Figure(figsize=(width + 1.2, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = figure_of(figsize=(width + 1.2, height), layout="constrained")
+    canvas_of(figure)
     axes = figure.add_subplot()
     return axes, axes.imshow(values.numpy(), interpolation="nearest", **colours)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lomt.atomic_file import write_text_atomically
 from lomt.grouping import (
+    LARGEST_FOR_SDP,
     MEASURES,
     PROJECTIONS,
     Affinity,
@@ -26,6 +27,8 @@ from lomt.grouping import (
     lifted,
     linear_losses,
     read_groups,
+    require_cvxpy,
+    require_matplotlib,
     shared_parameters,
     subsets_for,
     write_heat_map,
@@ -37,7 +40,7 @@ from lomt.pipeline.group_recipes import network_text, write_recipes
 from lomt.pipeline.group_search import membership_by_data_maps, membership_by_search
 from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.train_stage import run_train
-from lomt.recipe import Recipe
+from lomt.recipe import GroupSettings, Recipe
 from lomt.training import AffinityProbe, BatchLosses, Progress, evaluate
 
 __all__ = ["GroupSummary", "group"]
@@ -95,8 +98,9 @@ def group(
     if groups is not None:
         chosen = read_groups(groups, list(recipe.tasks))
         return GroupSummary(None, chosen, write_recipes(recipe, chosen, out / "group"), str(out / "group"))
-    context = open_context(recipe, out, progress)
     settings = recipe.group
+    _require_packages(settings, len(recipe.tasks))
+    context = open_context(recipe, out, progress)
     if settings.method == "gradtag":
         run_train(context)
         wait_for_all()
@@ -115,6 +119,15 @@ def group(
     evidence, found = _read(folder.read_json(stored))
     recipes = tuple(place / f"{recipe.name}_{number}.yaml" for number in range(1, len(found.groups) + 1))
     return GroupSummary(evidence, found, recipes, str(place))
+
+
+def _require_packages(settings: GroupSettings, count: int) -> None:
+    """Miss what will be needed before anything is trained."""
+    if settings.heat_map:
+        require_matplotlib()
+    is_relaxed = settings.clustering == "sdp" or (settings.clustering == "auto" and count <= LARGEST_FOR_SDP)
+    if settings.method not in _SEARCHES and is_relaxed:
+        require_cvxpy()
 
 
 def _find(context: Context, place: Path) -> tuple[Affinity | Membership, Grouping]:

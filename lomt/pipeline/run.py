@@ -15,14 +15,22 @@ from lomt.pipeline.rewire_stage import run_rewire
 from lomt.pipeline.skipped import note_skipped
 from lomt.pipeline.sparsify_stage import run_sparsify
 from lomt.pipeline.summary import RunSummary, summarise
+from lomt.pipeline.target_alone import run_target_alone
 from lomt.pipeline.train_stage import run_train
 from lomt.recipe import Recipe
 from lomt.training import Progress
 
 __all__ = ["STAGES", "run"]
 
+
+def _run_train(context: Context) -> None:
+    """Train the dense network, and a target by itself beside it."""
+    run_train(context)
+    run_target_alone(context)
+
+
 _STAGES: Mapping[str, Callable[[Context], None]] = {
-    "train": run_train,
+    "train": _run_train,
     "locate": run_locate,
     "rewire": run_rewire,
     "sparsify": run_sparsify,

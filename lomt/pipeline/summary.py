@@ -9,6 +9,9 @@ from lomt.pipeline.export_stage import onnx_files, task_files
 from lomt.pipeline.parts import Parts
 from lomt.pipeline.run_directory import RunDirectory
 from lomt.pipeline.skipped import skipped_counts
+from lomt.pipeline.target_alone import TARGET_ALONE
+from lomt.pipeline.target_table import target_table
+from lomt.pipeline.text_cells import aligned, label, shown, with_changes
 from lomt.recipe import Recipe
 from lomt.tasks import DeltaM, MetricInfo, delta_m
 
@@ -36,6 +39,7 @@ class RunSummary:
         task_costs: Cost by task of the files that hold one task each of the network to deploy.
         skipped: Number of damaged samples left out, by split.
         agreed: Tasks whose metrics are agreement with the original network, as it made their targets.
+        target: The target's name, and what it reaches in a network of its own with as many steps and in as much time.
     """
 
     name: str
@@ -51,6 +55,7 @@ class RunSummary:
     task_costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skipped: Mapping[str, int] = field(default_factory=dict)
     agreed: Sequence[str] = ()
+    target: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``delta_m`` is that of the network to deploy."""
@@ -67,6 +72,7 @@ class RunSummary:
             "delta_m": None if last is None else last.value,
             "delta_m_per_task": None if last is None else dict(last.per_task),
             "delta_m_by_network": {network: gain.value for network, gain in self.gains.items()},
+            "target": None if self.target is None else dict(self.target),
         }
 
     def __str__(self) -> str:
@@ -79,11 +85,14 @@ class RunSummary:
         for task, infos in self.infos.items():
             for index, info in enumerate(infos):
                 heading = (task, self.branch_points.get(task, "")) if index == 0 else ("", "")
-                rows.append((*heading, _label(info, is_primary=index == 0), *self._values(task, info)))
+                rows.append((*heading, label(info, is_primary=index == 0), *self._values(task, info)))
         rows += self._cost_rows(networks)
-        lines = [f"{self.name}: test split; * is a task's primary metric", "", *_aligned(rows)]
+        lines = [f"{self.name}: test split; * is a task's primary metric", "", *aligned(rows)]
         if self.agreed:
             lines += ["", _agreement_note(self.agreed)]
+        if self.target is not None:
+            task = self.target["task"]
+            lines += ["", *target_table(self.target, self.infos[task], self.metrics["dense"][task])]
         lines += ["", *self._file_tables()]
         lines += [f"{network}: {gain}" for network, gain in self.gains.items()]
         lines += [f"{count} damaged samples of {split} left out" for split, count in self.skipped.items()]
@@ -91,20 +100,20 @@ class RunSummary:
 
     def _values(self, task: str, info: MetricInfo) -> tuple[str, ...]:
         values = [results[task][info.name] for results in self.metrics.values()]
-        return _with_changes(values, shows_change=task not in self.agreed)
+        return with_changes(values, shows_change=task not in self.agreed)
 
     def _cost_rows(self, networks: Sequence[str]) -> list[tuple[str, ...]]:
         if not self.costs:
             return []
         rows = []
-        for label, entry, scale in (
+        for title, entry, scale in (
             ("parameters (M)", "params", 1e6),
             ("MACs (M)", "macs", 1e6),
             ("file (MB)", "file_bytes", 1e6),
         ):
             costs = [self.costs.get(network) for network in networks]
             values = [None if cost is None else cost[entry] / scale for cost in costs]
-            rows.append((label, "", "", *_with_changes(values)))
+            rows.append((title, "", "", *with_changes(values)))
         return rows
 
     def _file_tables(self) -> list[str]:
@@ -113,7 +122,7 @@ class RunSummary:
         heading = ("file", "parameters (M)", "MACs (M)", "file (MB)")
         cells = {name: (self._title(name), *_cost_cells(cost)) for name, cost in costs.items()}
         if not self.latency:
-            return [*_aligned([heading, *cells.values()], left=(0,)), ""] if cells else []
+            return [*aligned([heading, *cells.values()], left=(0,)), ""] if cells else []
         speed = ("ms", "p95", "speed-up (95 % interval)", "memory (MB)", "of GEMM")
         lines = []
         for threads, report in self.latency.items():
@@ -126,7 +135,7 @@ class RunSummary:
                 f"latency, {settings['provider']}, {threads} {'thread' if threads == '1' else 'threads'}, "
                 f"batch {settings['batch']}; dense against itself {noise['ratio']:.2f} "
                 f"[{noise['low']:.3f}, {noise['high']:.3f}]",
-                *_aligned([(*heading, *speed), *rows], left=(0,)),
+                *aligned([(*heading, *speed), *rows], left=(0,)),
                 *(f"warning: {text}" for text in report["warnings"]),
                 "",
             ]
@@ -184,13 +193,8 @@ def summarise(directory: RunDirectory, recipe: Recipe, parts: Parts) -> RunSumma
         task_costs={task: exported[file] for task, file in task_files(recipe).items() if file in exported},
         skipped=skipped_counts(directory),
         agreed=parts.agreed,
+        target=directory.find_json(TARGET_ALONE, "metrics.json"),
     )
-
-
-def _label(info: MetricInfo, *, is_primary: bool) -> str:
-    unit = f" ({info.unit})" if info.unit else ""
-    arrow = "higher" if info.higher_is_better else "lower"
-    return f"{'*' if is_primary else ' '} {info.name}{unit}, {arrow} is better"
 
 
 def _agreement_note(tasks: Sequence[str]) -> str:
@@ -200,28 +204,8 @@ def _agreement_note(tasks: Sequence[str]) -> str:
     )
 
 
-def _with_changes(values: Sequence[float | None], *, shows_change: bool = True) -> tuple[str, ...]:
-    """Show the first value, then each further one with its change against the first; nothing for what is unknown."""
-    first, *others = values
-    cells = [_shown(first)]
-    for value in others:
-        if first is None or value is None or not shows_change:
-            cells += [_shown(value), ""]
-        else:
-            cells += [_shown(value), _change(first, value)]
-    return tuple(cells)
-
-
-def _shown(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-def _change(before: float, after: float) -> str:
-    return f"{(after - before) / abs(before):+.1%}" if before else ""
-
-
 def _cost_cells(cost: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_shown(cost[entry] / 1e6) for entry in ("params", "macs", "file_bytes"))
+    return tuple(shown(cost[entry] / 1e6) for entry in ("params", "macs", "file_bytes"))
 
 
 def _speed_cells(arm: Mapping[str, Any], speed_up: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -239,17 +223,5 @@ def _speed_up(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "baseline"
     interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
-    shown = f"{found['ratio']:.2f}x" if found["is_distinguishable"] else "not distinguishable"
-    return f"{shown} {interval}"
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: Sequence[int] = (0, 1, 2)) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    numeric = [column for column in range(len(widths)) if column not in left]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in numeric else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    ratio = f"{found['ratio']:.2f}x" if found["is_distinguishable"] else "not distinguishable"
+    return f"{ratio} {interval}"

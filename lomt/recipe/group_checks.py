@@ -9,6 +9,8 @@ from lomt.recipe.settings import Recipe
 __all__ = ["group_problems"]
 
 _NEED_A_NUMBER = {"dmtg": "method dmtg", "data_maps": "method data_maps"}
+_MEASURED_WHILE_TRAINING = ("lookahead", "cosine")
+_ENDS_TASKS = ("switch", "diminish")
 _CLUSTERINGS_THAT_NEED_A_NUMBER = {"spectral": "the spectral method", "tag": "clustering tag"}
 
 
@@ -34,6 +36,12 @@ def group_problems(recipe: Recipe) -> Iterator[Problem]:
             ("group", "clustering"),
             f"expected at most {MOST_FOR_TAG} tasks for tag, which is exact, but there are {count}; choose sdp or "
             "spectral.",
+        )
+    if group.method in _MEASURED_WHILE_TRAINING and recipe.train.weighting in _ENDS_TASKS:
+        yield Problem(
+            ("group", "method"),
+            f"`{group.method}` measures all tasks at the end of every epoch, but `train.weighting: "
+            f"{recipe.train.weighting}` takes tasks out of the training. Choose another weighting, or method gradtag.",
         )
     if group.method == "data_maps":
         yield from _data_maps(recipe)

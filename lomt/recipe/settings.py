@@ -94,6 +94,11 @@ class Recipe(Settings):
         description="The task that counts in the end; the others are auxiliary. Weightings and aggregations that know "
         "of it need it, early stopping and `keep: best` then look at it alone.",
     )
+    target_alone: bool = Field(
+        default=True,
+        description="Where there is a `target`, also train it in a network of its own: for as many epochs as the "
+        "multitask network, and for as long. The summary shows all of them.",
+    )
     model: ModelSettings = Field(description="Backbone and decoders.")
     train: TrainSettings = Field(description="Training of the dense model, and base of the other stages'.")
     locate: LocateSettings = Field(description="Which layer each task needs.")

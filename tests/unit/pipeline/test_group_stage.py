@@ -1,11 +1,12 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from lomt.errors import ScoreError, UnknownNameError
+from lomt.errors import LomtError, ScoreError, UnknownNameError
 from lomt.pipeline import group
 from lomt.pipeline.group_recipes import group_recipe
 from lomt.recipe import load_recipe, parse_recipe
@@ -227,3 +228,13 @@ def test_a_groups_recipe_keeps_what_belongs_to_it():
     assert one["rewire"]["distill"]["weights"] == {"depth": 0.5}
     assert one["prune"]["distill"]["weights"] == {}
     assert group_recipe(recipe, ("segmentation",), 2)["target"] == "segmentation"
+
+
+@pytest.mark.parametrize(("package", "extra"), [("matplotlib.figure", "heat_map"), ("cvxpy", "spectral")])
+def test_missing_package_is_noticed_before_the_training(tmp_path, monkeypatch, package, extra):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(LomtError, match=rf"pip install lomt\[grouping\].*{extra}"):
+        go(tmp_path / "run")
+
+    assert not (tmp_path / "run").exists()

@@ -33,6 +33,14 @@ RAW = yaml.safe_load((Path(__file__).parents[1] / "pipeline" / "tiny.yaml").read
             "`train.epochs`: expected at least 2, because .* vary over epochs, but got 1",
         ),
         ({"group": {"method": "data_maps", "groups": 2, "fuzziness": 1.0}}, "`group.fuzziness`"),
+        (
+            {
+                "group": {"method": "lookahead"},
+                "target": "depth",
+                "train": {**RAW["train"], "weighting": "switch"},
+            },
+            "`group.method`: `lookahead` measures all tasks .* but `train.weighting: switch` takes tasks out",
+        ),
         ({"group": {"dimensions": 3}}, "group.dimensions"),
         ({"target": "dpth"}, "`target`: unknown task `dpth`, did you mean `depth`"),
     ],
