@@ -148,7 +148,7 @@ def affinity(recipe: Recipe, tiny: bool) -> dict[str, Any]:
             began = time.perf_counter()
             tasks = {name: context.parts.tasks[name] for name in subset}
             torch.manual_seed(recipe.seed)
-            model = context.build(context.parts.model_spec(tasks).build())
+            model = context.build(context.parts.model_spec(tasks))
             place = Path(folder) / "-".join(subset)
             context.trainer(model, tasks, recipe.train, place).fit()
             spent.append(time.perf_counter() - began)
@@ -267,7 +267,7 @@ def _history(recipe: Recipe, task: str, arm: str, seed: int) -> list[dict[str, A
         context = open_context(own, Path(folder) / "run")
         tasks = {task: context.parts.tasks[task]} if arm == "single" else context.parts.tasks
         torch.manual_seed(seed)
-        model = context.build(context.parts.model_spec(tasks).build())
+        model = context.build(context.parts.model_spec(tasks))
         return list(context.trainer(model, tasks, train, Path(folder) / "train").fit())
 
 
