@@ -3,6 +3,7 @@
     python benchmarks/bench_grouping.py planted                 # groups planted in affinities of 10, 50, 200 tasks
     python benchmarks/bench_grouping.py cost                    # time and memory against tasks and parameters
     python benchmarks/bench_grouping.py overhead                # of each weighting and aggregation, per step
+    python benchmarks/bench_grouping.py digits                  # a target's accuracy with weights mixed for it
     python benchmarks/bench_grouping.py affinity RECIPE         # estimated against true pairwise affinity
     python benchmarks/bench_grouping.py target RECIPE TARGET    # time to the single-task network's best validation loss
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from overlaid_digits import TASKS, OverlaidDigits, new_network
 from torch import nn
 
 from lomt.atomic_file import write_atomically
@@ -43,7 +45,7 @@ from lomt.pipeline import group, group_stage
 from lomt.pipeline.context import open_context
 from lomt.recipe import Recipe, load_recipe
 from lomt.tasks import make_task
-from lomt.training import OptimizerOptions, Trainer, TrainingOptions, evaluate
+from lomt.training import OptimizerOptions, ScheduleOptions, Trainer, TrainingOptions, evaluate
 from lomt.training.aggregation import AGGREGATIONS
 from lomt.training.weighting import WEIGHTINGS
 
@@ -237,6 +239,51 @@ def overhead(tiny: bool) -> dict[str, float]:
     return {name: statistics.median(own) / reference for name, own in seconds.items()}
 
 
+def digits(tiny: bool) -> list[dict[str, Any]]:
+    """Return the accuracy on one of two overlapping digits: alone, with fixed weights, and with weights mixed for it.
+
+    An epoch of `alphavil` trains one task, one of the others all: with twice the epochs both see every task as often.
+    """
+    epochs = 2 if tiny else 20
+    lengths = {
+        ("alone", "fixed", epochs): TASKS[:1],
+        ("fixed", "fixed", epochs): TASKS,
+        ("alphavil", "alphavil", 2 * epochs): TASKS,
+        ("alphavil, as many epochs", "alphavil", epochs): TASKS,
+    }
+    rows = []
+    for seed in range(1 if tiny else 3):
+        data = {split: OverlaidDigits(split, seed) for split in ("train", "validation", "test")}
+        for (arm, weighting, count), names in lengths.items():
+            tasks = {
+                name: make_task(name, spec.kind, spec.out_channels, classes=spec.classes)
+                for name, spec in data["train"].targets.items()
+                if name in names
+            }
+            options = TrainingOptions(
+                epochs=count,
+                weighting=weighting,
+                target=TASKS[0],
+                optimizer=OptimizerOptions(lr=1e-3),
+                schedule=ScheduleOptions(kind="constant"),
+                seed=seed,
+            )
+            loaders = {
+                split: BatchLoader(own, 64, shuffle=split == "train", seed=seed, drop_last=split == "train")
+                for split, own in data.items()
+            }
+            model = new_network(names, seed)
+            trainer = Trainer(model, tasks, loaders["train"], options, validation=loaders["validation"])
+            began = time.perf_counter()
+            trainer.fit()
+            seconds = time.perf_counter() - began
+            found = evaluate(trainer.predict, loaders["test"].epoch(0), tasks)
+            rows.append(
+                {"seed": seed, "arm": arm, "epochs": count, "seconds": seconds, **found.metrics[TASKS[0]]}
+            )
+    return rows
+
+
 def target(recipe: Recipe, task: str, tiny: bool) -> list[dict[str, Any]]:
     """Return the seconds until each way reaches the single-task network's best validation loss, seeds interleaved.
 
@@ -276,7 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("planted", "cost", "overhead", "affinity", "target"))
+    parser.add_argument("what", choices=("planted", "cost", "overhead", "digits", "affinity", "target"))
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("task", nargs="?")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -287,6 +334,7 @@ def main() -> None:
         "planted": lambda: planted(given.tiny),
         "cost": lambda: cost(given.tiny),
         "overhead": lambda: overhead(given.tiny),
+        "digits": lambda: digits(given.tiny),
         "affinity": lambda: affinity(load_recipe(given.recipe, given.set), given.tiny),
         "target": lambda: target(load_recipe(given.recipe, given.set), given.task, given.tiny),
     }

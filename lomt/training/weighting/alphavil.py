@@ -21,8 +21,8 @@ class AlphaVil(BranchWeighting):
         \delta_t), \qquad w_t \leftarrow \max(0, w_t + \alpha_t - 1)
 
     from :math:`\alpha = 1` in every round. The gradient needs no second derivatives:
-    :math:`\partial L / \partial \alpha_t = \langle \nabla_\theta L, \delta_t \rangle`. It is divided by its first
-    length, so that ``alpha_lr`` is how far :math:`\alpha` moves in the first step.
+    :math:`\partial L / \partial \alpha_t = \langle \nabla_\theta L, \delta_t \rangle`. It is divided by the
+    greatest length so far in the round, so that no step moves :math:`\alpha` further than ``alpha_lr``.
 
     Args:
         weights: First :math:`w_t` by task name.
@@ -47,11 +47,11 @@ class AlphaVil(BranchWeighting):
         r"""Find :math:`\alpha`, move the tasks' weights by it and return the mixed weights of the network."""
         deltas = self.ends - self.start
         alpha = self.start.new_ones(len(deltas))
-        scale = None
+        longest = 1e-12
         for batch in self.held_out_batches(training):
             gradient = training.mean(self.alpha_gradient(training, alpha, batch))
-            scale = scale or max(float(gradient.norm()), 1e-12)
-            alpha = alpha - self._alpha_lr / scale * gradient
+            longest = max(longest, float(gradient.norm()))
+            alpha = alpha - self._alpha_lr / longest * gradient
         self.learned.copy_((self.learned + alpha.to(self.learned) - 1).clamp_min(0))
         found = {
             "alpha": dict(zip(self._tasks, alpha.tolist(), strict=True)),

@@ -1,5 +1,6 @@
 """Weightings with a target task, in the training loop."""
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -270,6 +271,23 @@ def test_alphavil_weighs_down_what_harms_the_target(make_model, make_loader, tas
 
     assert record["alpha"]["segmentation"] < 1 < record["alpha"]["depth"]
     assert record["weights"]["segmentation"] == pytest.approx(record["alpha"]["segmentation"])
+
+
+def test_no_step_of_alpha_is_longer_than_its_rate(make_model, make_loader, tasks, monkeypatch):
+    """A first gradient near zero must not make later ones huge."""
+    weighting, view = attached(make_model, make_loader, tasks, "alphavil", alpha_lr=0.1, steps=4)
+    seen = []
+
+    def gradient(view, alpha, batch):
+        seen.append(alpha)
+        return torch.tensor([1e-6, 0.0] if len(seen) == 1 else [3.0, 4.0], dtype=alpha.dtype)
+
+    monkeypatch.setattr(weighting, "alpha_gradient", gradient)
+    _, record = weighting.merge(view)
+    steps = [float((after - before).norm()) for before, after in itertools.pairwise(seen)]
+
+    assert steps == pytest.approx([0.1, 0.1, 0.1])
+    assert record["alpha"]["segmentation"] == pytest.approx(1 - 3 * 0.08)
 
 
 class LengthOfTheFirst(BatchLosses):
