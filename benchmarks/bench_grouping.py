@@ -18,6 +18,7 @@ import resource
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,13 @@ def cost(tiny: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def affinity(recipe: Recipe, tiny: bool) -> dict[str, Any]:
+def affinity(recipe: Recipe, some: tuple[str, ...]) -> dict[str, Any]:
     """Return how far estimated losses of pairs are from those of networks trained on the pairs, and the shares of cost.
 
-    A true pair starts from the same weights as the network of all tasks and is trained just as long. Cost is counted in
-    passes of one image forward and backward through the shared network: three forward passes' worth each.
+    The estimate is made among all tasks of the recipe, the truth for pairs of some. A true pair starts from the same
+    weights as the network of all tasks and is trained just as long. Cost is counted in passes of one image forward and
+    backward through the shared network, three forward passes' worth each: of the estimate among all tasks, as a share
+    of the trainings that the truth among all tasks would take, and of those that it took among some.
     """
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
@@ -161,36 +164,46 @@ def affinity(recipe: Recipe, tiny: bool) -> dict[str, Any]:
                 targets=context.parts.targets,
             ).losses
 
-        names = tuple(recipe.tasks)
+        names = some or tuple(recipe.tasks)
         true = affinity_of_subsets(names, subsets_for(names), train, stored["before"], method="true")
         images = len(context.parts.dataset("train") or ())
         base = 3 * images * recipe.train.epochs
-        settings = recipe.group
-        forward_backward = settings.samples * (1 + 2 * len(names))
-        evaluations = settings.held_out * len(subsets_for(names)) if settings.evaluate == "lifted" else 0
-        estimated = found.evidence
-        assert isinstance(estimated, Affinity)
+        settings, every = recipe.group, tuple(recipe.tasks)
+        evaluations = settings.held_out * len(subsets_for(every)) if settings.evaluate == "lifted" else 0
+        estimate = settings.samples * (1 + 2 * len(every)) + evaluations
+        assert isinstance(found.evidence, Affinity)
+        rows = torch.tensor([every.index(name) for name in names])
+        estimated = replace(found.evidence, tasks=names, matrix=found.evidence.matrix[rows][:, rows])
         losses = {
             what: _losses_of_pairs(names, content["subsets"])
             for what, content in (("estimated", stored), ("true", true.facts))
         }
-        trainings = len(subsets_for(names)) * base
+        trainings = {"all": len(subsets_for(every)) * base, "some": len(subsets_for(names)) * base}
+        one_training_s = sum(spent) / len(spent)
         return {
+            "tasks": every,
+            "true_tasks": names,
             "distance_of_losses": relative_distance(losses["estimated"], losses["true"]),
             "distance_of_gains": relative_distance(estimated.matrix, true.matrix),
             "rank_correlation_of_gains": _rank_correlation(estimated, true),
-            "macs_share": (base + forward_backward + evaluations) / trainings,
-            "macs_share_without_base": (forward_backward + evaluations) / trainings,
-            "wall_share": estimated_s / sum(spent),
+            "macs_share": {what: (base + estimate) / count for what, count in trainings.items()},
+            "macs_share_without_base": {what: estimate / count for what, count in trainings.items()},
+            "wall_share": {
+                "all": estimated_s / (one_training_s * len(subsets_for(every))),
+                "some": estimated_s / sum(spent),
+            },
+            "estimated_s": estimated_s,
+            "true_s": spent,
             "estimated": estimated.matrix.tolist(),
             "true": true.matrix.tolist(),
+            "losses": {what: matrix.tolist() for what, matrix in losses.items()},
         }
 
 
 def _losses_of_pairs(names: tuple[str, ...], records: list[dict[str, Any]]) -> torch.Tensor:
     matrix = torch.zeros(len(names), len(names), dtype=torch.float64)
     for record in records:
-        if len(record["tasks"]) == 2:
+        if len(record["tasks"]) == 2 and set(record["tasks"]) <= set(names):
             first, second = record["tasks"]
             matrix[names.index(first), names.index(second)] = record["losses"][first]
             matrix[names.index(second), names.index(first)] = record["losses"][second]
@@ -327,6 +340,9 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?")
     parser.add_argument("task", nargs="?")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--some", nargs="*", default=[], metavar="TASK", help="among which pairs are really trained"
+    )
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -335,7 +351,7 @@ def main() -> None:
         "cost": lambda: cost(given.tiny),
         "overhead": lambda: overhead(given.tiny),
         "digits": lambda: digits(given.tiny),
-        "affinity": lambda: affinity(load_recipe(given.recipe, given.set), given.tiny),
+        "affinity": lambda: affinity(load_recipe(given.recipe, given.set), tuple(given.some)),
         "target": lambda: target(load_recipe(given.recipe, given.set), given.task, given.tiny),
     }
     content = {"what": given.what, "environment": describe_environment(), "result": measures[given.what]()}
