@@ -133,13 +133,13 @@ def recipe(name: str, weights: Path) -> dict[str, Any]:
         },
         "rewire": {"start": "dense", "train": {"epochs": 12}},
         "prune": {
-            "macs": 0.195,
+            "macs": 0.175,
             "importance": "task_weighted",
             "distill": {"weight": 1.0},
             "pruned_only": False,
             "train": {"epochs": 16, "optimizer": {"lr": 2e-3}},
         },
-        "bench": {"threads": [1]},
+        "bench": {"threads": [1], "rounds": 40, "seconds": 20},
     }
 
 
