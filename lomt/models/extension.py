@@ -91,7 +91,11 @@ def new_task_network(network: MultiTaskModel, task: NewTask) -> MultiTaskModel:
 
 
 def extend(
-    network: MultiTaskModel, task: NewTask, decoder: nn.Module, weights: Mapping[str, Tensor], layers: tuple[str, ...]
+    network: MultiTaskModel,
+    task: NewTask,
+    decoder: nn.Module,
+    weights: Mapping[str, Tensor],
+    layers: tuple[str, ...],
 ) -> MultiTaskModel:
     """Add a trained task to a network; what the others compute stays the same, bit for bit.
 

@@ -86,7 +86,9 @@ def own_name(task: str, layer: str) -> str:
     return f"{OWN_LAYERS}.{task}.{layer}"
 
 
-def adaptable_layers(graph: FeatureGraph, branch_point: str) -> tuple[tuple[AdaptableLayer, ...], tuple[str, ...]]:
+def adaptable_layers(
+    graph: FeatureGraph, branch_point: str
+) -> tuple[tuple[AdaptableLayer, ...], tuple[str, ...]]:
     """Find what a task that reads a layer could have for its own.
 
     Args:
@@ -243,5 +245,11 @@ def _shared_nodes(
     cut: fx.Graph, ends: Collection[fx.Node], doubled: Mapping[str, Collection[fx.Node]]
 ) -> set[fx.Node]:
     """Collect what shared features and the paths need that is no path's own."""
-    read = {source for own in doubled.values() for node in own for source in node.all_input_nodes if source not in own}
+    read = {
+        source
+        for own in doubled.values()
+        for node in own
+        for source in node.all_input_nodes
+        if source not in own
+    }
     return set[fx.Node]().union(*(sources(node) for node in (*ends, *read)))

@@ -18,9 +18,7 @@ from lomt.models.task_paths import Branched, TaskPath, branch_off, give_own_modu
 __all__ = ["GraphBackbone", "last_layer", "load_shared", "truncate"]
 
 
-def truncate(
-    backbone: nn.Module, layer_names: Iterable[str], paths: Sequence[TaskPath] = ()
-) -> Backbone:
+def truncate(backbone: nn.Module, layer_names: Iterable[str], paths: Sequence[TaskPath] = ()) -> Backbone:
     """Make the part of a timm model that computes the features of some layers, and nothing else.
 
     The features equal the whole model's bit for bit, in train and in eval mode. There are no hooks; the
@@ -111,7 +109,9 @@ class GraphBackbone(Backbone, GraphModule):
         paths: Sequence[TaskPath] = (),
     ) -> None:
         super().__init__(channels, reduction)
-        layers = {name: name for name in self.layer_names} | {path.feature: path.branch_point for path in paths}
+        layers = {name: name for name in self.layer_names} | {
+            path.feature: path.branch_point for path in paths
+        }
         ends, changed = _overwritten(graph, layers, paths)
         graphs, origins = dict[bool, fx.Graph](), dict[str, str]()
         for training, trace in _traces(graph).items():

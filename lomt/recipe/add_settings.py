@@ -23,7 +23,8 @@ class AddSettings(Settings):
         default=1.0, description="Factor of the mean absolute score; more of it leaves more layers shared."
     )
     threshold: NonNegative = Field(
-        default=0.1, description="A layer whose score reaches it is changed for the task, all others are shared."
+        default=0.1,
+        description="A layer whose score reaches it is changed for the task, all others are shared.",
     )
     initial_score: NonNegative = Field(default=0.15, description="Where the layers' scores start.")
     warmup_epochs: int = Field(default=2, ge=0, description="Epochs before the penalty counts.")

@@ -272,7 +272,7 @@ def _add(add: AddSettings, recipe: Recipe) -> Iterator[Problem]:
         near = did_you_mean(add.task, recipe.tasks) or "."
         known = ", ".join(recipe.tasks)
         yield Problem(("add", "task"), f"unknown task `{add.task}`{near} Known are {known}.")
-    if None not in (add.threshold, add.initial_score) and add.threshold > add.initial_score:
+    if add.threshold > add.initial_score:
         yield Problem(
             ("add", "threshold"),
             f"expected at most `add.initial_score`, {add.initial_score:g}, because no layer would ever change "

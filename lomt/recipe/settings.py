@@ -73,8 +73,8 @@ class BenchSettings(Settings):
 class Recipe(Settings):
     """Everything a run needs to know; blocks left out take their defaults.
 
-    `train` within `locate`, `rewire`, `sparsify`, `prune`, `finetune` and `add` names what differs from the recipe's `train`,
-    a task's `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
+    `train` within `locate`, `rewire`, `sparsify`, `prune`, `finetune` and `add` names what differs from the recipe's
+    `train`, a task's `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
     """
 
     version: Literal[1] = Field(default=1, description="Version of the recipe format.")

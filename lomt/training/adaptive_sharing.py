@@ -83,8 +83,9 @@ class AdaptedNorm(nn.Module):
             changed: Tensor = self.own(inputs)
             return changed
         result: Tensor = self.shared(inputs)
-        if self.training:  # several processes wait for a gradient of every parameter
-            result = result + 0.0 * torch.stack([own.sum() for own in self.own.parameters()]).sum()
+        own = list(self.own.parameters())
+        if self.training and own:  # several processes wait for a gradient of every parameter
+            result = result + 0.0 * torch.stack([values.sum() for values in own]).sum()
         return result
 
 
@@ -139,14 +140,18 @@ class AdaptiveBackbone(Backbone):
 
     def own_layers(self) -> tuple[str, ...]:
         """Name what is changed at present: layers in forward order, each with its norm."""
-        return tuple(name for own in self._changed() for name in (own, self._norms.get(own)) if name is not None)
+        return tuple(
+            name for own in self._changed() for name in (own, self._norms.get(own)) if name is not None
+        )
 
     @torch.no_grad()
     def own_weights(self) -> dict[str, Tensor]:
         """Return the changed layers' parameters and buffers by dotted path in the backbone, detached."""
         found: dict[str, Tensor] = {}
         for name in self._changed():
-            found |= {f"{name}.{key}": value.detach().clone() for key, value in self.layers[name].weights().items()}
+            found |= {
+                f"{name}.{key}": value.detach().clone() for key, value in self.layers[name].weights().items()
+            }
             if name in self._norms:
                 entries = self.norms[name].own.state_dict()
                 found |= {f"{self._norms[name]}.{key}": value.clone() for key, value in entries.items()}
@@ -175,7 +180,9 @@ class ScorePenalty:
 
     def value(self) -> Tensor:
         """Return the penalty of the present scores, differentiable in them; also during the warm-up."""
-        return self._penalty / len(self._layers) * torch.stack([own.score.abs() for own in self._layers]).sum()
+        return (
+            self._penalty / len(self._layers) * torch.stack([own.score.abs() for own in self._layers]).sum()
+        )
 
     def attach(self, optimizer: Optimizer, model: nn.Module) -> None:
         """Hook into the optimizer's steps."""
