@@ -111,7 +111,7 @@ class ModelSpec:
             values["out_channels"],
             values["dense"],
             values["branch_points"],
-            values.get("task_layers", {}),
+            {task: tuple(layers) for task, layers in values.get("task_layers", {}).items()},
         )
 
     def build(self, weights: str | Path | None = None) -> "MultiTaskModel":

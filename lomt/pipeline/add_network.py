@@ -128,7 +128,7 @@ def check_tasks(parts: Parts, network: GivenNetwork) -> None:
         ):
             raise DataError(
                 f"Expected task `{name}` to have {spec.out_channels[name]} outputs as in {network.path}, but its "
-                f"target in the data asks for {task.out_channels}. Leave the task out of the recipe, or give it another name."
+                f"target in the data asks for {task.out_channels}. Leave it out of the recipe, or rename it."
             )
 
 

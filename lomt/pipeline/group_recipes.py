@@ -22,19 +22,19 @@ def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str,
         number: Of the group, from 1; it ends the name.
     """
     content = recipe_for(recipe, tasks)
-    del content["group"]
     content["name"] = f"{recipe.name}_{number}"
     return content
 
 
 def recipe_for(recipe: Recipe, tasks: Sequence[str]) -> dict[str, Any]:
-    """Return the recipe of a part of its tasks as plain values, complete and valid.
+    """Return the recipe of a part of its tasks, without a block `group`, as plain values, complete and valid.
 
     Args:
         recipe: Of all tasks.
         tasks: Names of those that stay.
     """
     content = recipe.model_dump(mode="json")
+    del content["group"]
     if recipe.target not in tasks:
         content["target"] = None
     if recipe.finetune is not None and (recipe.finetune.target or recipe.target) not in tasks:

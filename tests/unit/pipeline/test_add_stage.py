@@ -19,7 +19,11 @@ from lomt.training import SilentProgress
 from tests.unit.pipeline.messages import Messages
 from tests.unit.pipeline.tiny import RECIPE
 
-ADD = "add={penalty: 30, warmup_epochs: 1, train: {epochs: 3, checkpoint_s: 0.001, optimizer: {kind: sgd, lr: 0.02}}}"
+# Scores that the loss has raised by less than the penalty's 6 steps of 0.1 * 0.0014 / 12 end below where they began.
+ADD = (
+    "add={penalty: 0.0014, threshold: 0.15, warmup_epochs: 1, train: {epochs: 3, checkpoint_s: 0.001, "
+    "optimizer: {kind: sgd, lr: 0.1}}}"
+)
 MORE = ("tasks.edges={kind: edges}", "name=more", ADD)
 
 
@@ -51,9 +55,9 @@ def test_it_leaves_its_artefacts_and_says_what_came_of_it(finished, rewired_run)
         "stage.json",
         "structure.json",
     ]
-    assert 0 < len(found.changed) < 12, "the plant: this penalty shares some layers"
+    assert 0 < len(found.changed) < 12, "this penalty shares some layers"
     assert [layer["changed"] for layer in sharing["layers"]] == [
-        layer["score"] >= 0.1 for layer in sharing["layers"]
+        layer["score"] >= 0.15 for layer in sharing["layers"]
     ]
     assert set(metrics["metrics"]) == {"segmentation", "depth", "edges"}
     assert metrics["before"]["metrics"] == {t: metrics["metrics"][t] for t in ("segmentation", "depth")}
@@ -96,7 +100,9 @@ def test_the_next_call_does_nothing_and_the_network_exports(finished, tmp_path, 
     assert source.name == str(out / "added")
     path = tmp_path / "model.onnx"
     export_onnx(source.model, source.images, path)
-    assert list(verify_onnx(path, source.model, source.images).outputs) == ["segmentation", "depth", "edges"]
+    verified = verify_onnx(source.model, path, source.images)
+    assert verified.passed
+    assert {check.output for check in verified.checks} == {"segmentation", "depth", "edges"}
 
 
 class KilledAfter(SilentProgress):

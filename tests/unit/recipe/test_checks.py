@@ -184,8 +184,8 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
         ),
         (
             ["add={threshold: 0.2}"],
-            "`add.threshold`: expected at most `add.initial_score`, 0.15, because no layer would ever change otherwise, "
-            "but got 0.2.",
+            "`add.threshold`: expected at most `add.initial_score`, 0.15, because no layer would ever change "
+            "otherwise, but got 0.2.",
         ),
         (
             ["finetune={target: depth, train: {batch_size: 1}}"],
