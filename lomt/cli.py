@@ -199,6 +199,29 @@ def group(
     _run(recipe, overrides, out, verbose, verb="group", groups=groups)
 
 
+@app.command("add", epilog="Example: lomt add rooms_demo --network runs/three_tasks/dense --task edges")
+def add(
+    recipe: RecipeArgument,
+    network: Annotated[
+        Path,
+        typer.Option("--network", metavar="DIR", help="Saved network, such as runs/NAME/rewired; only read."),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="TASK", help="The recipe's task to add; add.task if not given."),
+    ] = None,
+    overrides: SetOption = None,
+    out: OutOption = None,
+    verbose: VerboseOption = 0,
+) -> None:
+    """Add a task to a trained network whose other tasks answer as before, bit for bit (TAPS).
+
+    Only the layers that the new task has to change are stored and computed a second time: more
+    --set add.penalty=... leaves more of them shared.
+    """
+    _run(recipe, overrides, out, verbose, verb="add", network=network, task=task)
+
+
 @app.command("validate", epilog="Example: lomt validate rooms_demo --set train.epochs=3")
 def validate(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     """Find every mistake in a recipe, without touching data or a device; exit status 2 if there is one."""

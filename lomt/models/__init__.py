@@ -12,6 +12,7 @@ from lomt.models.adopted import (
 )
 from lomt.models.backbone import BackboneSpec, create_backbone
 from lomt.models.decoders import AsppDecoder, DecoderKind, DecoderSpec, build_decoder, set_output_biases
+from lomt.models.extension import NewTask, PathChoice, choose_path, extend, new_task_network
 from lomt.models.intermediates import Backbone
 from lomt.models.layers import Granularity, Layer, inspect_backbone, list_layers
 from lomt.models.multitask import ModelSpec, MultiTaskModel
@@ -33,17 +34,22 @@ __all__ = [
     "Layer",
     "ModelSpec",
     "MultiTaskModel",
+    "NewTask",
+    "PathChoice",
     "TaskNetwork",
     "adopt",
     "build_decoder",
+    "choose_path",
     "create_backbone",
     "describe",
+    "extend",
     "fit_adapters",
     "inspect_backbone",
     "last_layer",
     "list_layers",
     "load_model",
     "load_shared",
+    "new_task_network",
     "recipe_block",
     "save_model",
     "set_output_biases",

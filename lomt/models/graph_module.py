@@ -22,6 +22,7 @@ class GraphModule(nn.Module):
         graphs: Mapping[bool, fx.Graph],
         constants: Mapping[str, Tensor],
         memo: dict[Any, Any] | None = None,
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         """Copy what the graphs use, and generate their code.
 
@@ -30,14 +31,17 @@ class GraphModule(nn.Module):
             graphs: By mode, True for training.
             constants: Tensors that the graphs know by name and the model does not have.
             memo: Of ``copy.deepcopy``, where several modules share parts.
+            origins: By name in the graphs, the name in the model of what is copied by itself, shared with nothing.
         """
-        memo = {} if memo is None else memo
+        memo, origins = {} if memo is None else memo, origins or {}
         for graph in graphs.values():
             for node in graph.nodes:
                 if node.op == "get_attr" and node.target in constants:
                     self.register_buffer(str(node.target), constants[str(node.target)], persistent=False)
                 elif node.op in ("call_module", "get_attr"):
-                    _take(self, model, str(node.target), memo)
+                    path = str(node.target)
+                    is_apart = path in origins
+                    _take(self, path, model, origins.get(path, path), {} if is_apart else memo)
         self._run_in_mode: dict[bool, Callable[..., Any]] = {
             training: type(fx.GraphModule(self, graph)).forward for training, graph in graphs.items()
         }
@@ -48,18 +52,20 @@ class GraphModule(nn.Module):
         return self._run_in_mode[self.training](self, *inputs)
 
 
-def _take(target: nn.Module, source: nn.Module, path: str, memo: dict[Any, Any]) -> None:
-    """Copy the module, parameter or buffer at a dotted path, with plain modules on the way."""
+def _take(target: nn.Module, path: str, source: nn.Module, origin: str, memo: dict[Any, Any]) -> None:
+    """Copy the module, parameter or buffer at a dotted path of the source, with plain modules on the way."""
     *outer, name = path.split(".")
     for part in outer:
-        source = getattr(source, part)
         if part not in target._modules:
             target.add_module(part, nn.Module())
         target = getattr(target, part)
     if name in target._modules or name in target._parameters or name in target._buffers:
         return
-    value = copy.deepcopy(getattr(source, name), memo)
+    owner, _, origin_name = origin.rpartition(".")
+    for part in owner.split(".") if owner else ():
+        source = getattr(source, part)
+    value = copy.deepcopy(getattr(source, origin_name), memo)
     if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
-        target.register_buffer(name, value, persistent=name not in source._non_persistent_buffers_set)
+        target.register_buffer(name, value, persistent=origin_name not in source._non_persistent_buffers_set)
     else:
         setattr(target, name, value)

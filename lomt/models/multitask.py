@@ -15,6 +15,7 @@ from lomt.models.backbone import BackboneSpec, create_backbone
 from lomt.models.decoders import DecoderSpec, build_decoder, set_output_biases
 from lomt.models.intermediates import Backbone
 from lomt.models.task_network import TaskNetwork
+from lomt.models.task_paths import OWN_LAYERS, TaskPath
 from lomt.models.truncate import last_layer, truncate
 
 __all__ = ["MULTITASK", "ModelSpec", "MultiTaskModel"]
@@ -46,6 +47,8 @@ class ModelSpec:
         out_channels: Channels of each task's predictions.
         dense: Whether each task has a prediction for every pixel.
         branch_points: Layer that each task's decoder reads; tasks left out read the deepest block.
+        task_layers: By task, the layers of the backbone up to its branch point that it has for its own, norms
+            included; what does not depend on them is computed and stored once for all tasks.
     """
 
     backbone: BackboneSpec
@@ -53,6 +56,7 @@ class ModelSpec:
     out_channels: Mapping[str, int]
     dense: Mapping[str, bool]
     branch_points: Mapping[str, str] = field(default_factory=dict)
+    task_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.decoders:
@@ -65,9 +69,11 @@ class ModelSpec:
                 raise ValueError(
                     f"Expected `{name}` to be given for the tasks {expected}, but got {dict(given)}."
                 )
-        for task in self.branch_points:
+        for task in (*self.branch_points, *self.task_layers):
             if task not in self.decoders:
                 raise UnknownNameError("task", task, self.decoders)
+        own = {task: tuple(layers) for task, layers in self.task_layers.items() if layers}
+        object.__setattr__(self, "task_layers", own)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the model in types that JSON knows."""
@@ -77,6 +83,7 @@ class ModelSpec:
             "out_channels": dict(self.out_channels),
             "dense": dict(self.dense),
             "branch_points": dict(self.branch_points),
+            **({"task_layers": _plain(self.task_layers)} if self.task_layers else {}),
         }
 
     @classmethod
@@ -87,7 +94,7 @@ class ModelSpec:
             ValueError: A key is missing or unknown, or a value is not allowed.
         """
         known = {entry.name for entry in dataclasses.fields(cls)}
-        if set(values) != known:
+        if set(values) not in (known, known - {"task_layers"}):
             raise ValueError(
                 f"Expected a model description with the keys {sorted(known)}, but got {sorted(values)}."
             )
@@ -98,7 +105,14 @@ class ModelSpec:
             raise ValueError(
                 f"Expected a model description that this version can read, but got {error}."
             ) from error
-        return cls(backbone, decoders, values["out_channels"], values["dense"], values["branch_points"])
+        return cls(
+            backbone,
+            decoders,
+            values["out_channels"],
+            values["dense"],
+            values["branch_points"],
+            {task: tuple(layers) for task, layers in values.get("task_layers", {}).items()},
+        )
 
     def build(self, weights: str | Path | None = None) -> "MultiTaskModel":
         """Build the model; decoders get random weights.
@@ -111,6 +125,7 @@ class ModelSpec:
 
         Raises:
             UnknownNameError: timm has no such model, or the model no such layer.
+            UnsupportedLayerError: The model cannot be cut as described.
             ArtifactError: The weights cannot be had or belong to another model.
         """
         whole = create_backbone(self.backbone, weights)
@@ -118,8 +133,15 @@ class ModelSpec:
         if "" in points.values():
             deepest = last_layer(whole)
             points = {task: layer or deepest for task, layer in points.items()}
-        backbone = truncate(whole, points.values())
+        shared = [layer for task, layer in points.items() if task not in self.task_layers]
+        paths = [TaskPath(task, points[task], layers) for task, layers in self.task_layers.items()]
+        backbone = truncate(whole, shared, paths)
         return MultiTaskModel(dataclasses.replace(self, branch_points=points), backbone)
+
+    def feature(self, task: str) -> str:
+        """Name the features that a task's decoder reads: its branch point, or its own version of it."""
+        point = self.branch_points.get(task, "")
+        return TaskPath(task, point, ()).feature if task in self.task_layers else point
 
 
 class MultiTaskModel(TaskNetwork):
@@ -136,15 +158,15 @@ class MultiTaskModel(TaskNetwork):
     def __init__(self, spec: ModelSpec, backbone: Backbone) -> None:
         super().__init__()
         for task in spec.decoders:
-            if spec.branch_points.get(task) not in backbone.channels:
-                raise UnknownNameError("layer", str(spec.branch_points.get(task)), backbone.channels)
+            if spec.feature(task) not in backbone.channels:
+                raise UnknownNameError("layer", spec.feature(task), backbone.channels)
         self.spec = spec
         self.backbone = backbone
         self.decoders = nn.ModuleDict(
             {
                 task: build_decoder(
                     decoder,
-                    backbone.channels[spec.branch_points[task]],
+                    backbone.channels[spec.feature(task)],
                     spec.out_channels[task],
                     spec.dense[task],
                 )
@@ -165,13 +187,27 @@ class MultiTaskModel(TaskNetwork):
         features = self.backbone(images)
         predictions = {}
         for task, decoder in self.decoders.items():
-            prediction = decoder(features[self.spec.branch_points[task]])
+            prediction = decoder(features[self.spec.feature(task)])
             if self.spec.dense[task]:
                 prediction = functional.interpolate(
                     prediction, size=images.shape[-2:], mode="bilinear", align_corners=False
                 )
             predictions[task] = prediction
         return predictions
+
+    def component_of(self, parameter_name: str) -> str:
+        """Say to which part a parameter, buffer or module belongs; a task's own layers are part of the task.
+
+        Args:
+            parameter_name: Dotted name, as in ``named_parameters()``.
+
+        Raises:
+            UnknownNameError: The name is in no part.
+        """
+        parts = parameter_name.split(".")
+        if parts[:2] == ["backbone", OWN_LAYERS] and len(parts) > 2 and parts[2] in self.decoders:
+            return parts[2]
+        return super().component_of(parameter_name)
 
     def set_output_biases(self, biases: Mapping[str, Tensor]) -> None:
         """Set what the heads predict before they look at features.

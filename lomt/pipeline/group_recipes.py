@@ -10,7 +10,7 @@ from lomt.atomic_file import write_text_atomically
 from lomt.grouping import Grouping
 from lomt.recipe import Recipe, parse_recipe
 
-__all__ = ["group_recipe", "network_text", "write_recipes"]
+__all__ = ["group_recipe", "network_text", "recipe_for", "write_recipes"]
 
 
 def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str, Any]:
@@ -21,11 +21,26 @@ def group_recipe(recipe: Recipe, tasks: Sequence[str], number: int) -> dict[str,
         tasks: Names of those its network is trained on.
         number: Of the group, from 1; it ends the name.
     """
+    content = recipe_for(recipe, tasks)
+    content["name"] = f"{recipe.name}_{number}"
+    return content
+
+
+def recipe_for(recipe: Recipe, tasks: Sequence[str]) -> dict[str, Any]:
+    """Return the recipe of a part of its tasks, without a block `group`, as plain values, complete and valid.
+
+    Args:
+        recipe: Of all tasks.
+        tasks: Names of those that stay.
+    """
     content = recipe.model_dump(mode="json")
     del content["group"]
     if recipe.target not in tasks:
         content["target"] = None
-    content["name"] = f"{recipe.name}_{number}"
+    if recipe.finetune is not None and (recipe.finetune.target or recipe.target) not in tasks:
+        content["finetune"] = None
+    if recipe.add is not None and recipe.add.task not in tasks:
+        content["add"]["task"] = None
     content["tasks"] = {name: content["tasks"][name] for name in recipe.tasks if name in tasks}
     points = content["rewire"]["branch_points"]
     if points is not None:

@@ -27,7 +27,7 @@ from lomt.recipe import load_recipe
 
 __all__ = ["NETWORKS", "ModelSource", "open_source"]
 
-NETWORKS = ("dense", "rewired", "sparse", "pruned_only", "pruned", "finetuned")
+NETWORKS = ("dense", "rewired", "sparse", "pruned_only", "pruned", "finetuned", "added")
 """Folders of a run that hold a network; the last that is there is the one to deploy."""
 
 _SAMPLES = 8

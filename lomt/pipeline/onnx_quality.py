@@ -82,13 +82,15 @@ def onnx_metrics(
     """
     network = OnnxModel(path, threads=parts.recipe.threads or torch.get_num_threads())
     loader = parts.loader(split, parts.recipe.train)
-    tasks = {name: parts.tasks[name] for name in network.outputs}
+    # A task was added to a network with others that the recipe has no labels for: they have no metrics.
+    tasks = {name: parts.tasks[name] for name in network.outputs if name in parts.tasks}
 
     def predict(images: Tensor) -> dict[str, Tensor]:
         answers = _run(network, np.ascontiguousarray(file_images(parts, images, interface).numpy()))
         return {
             name: raw_answer(name, torch.from_numpy(answer), interface, tasks[name].out_channels)
             for name, answer in answers.items()
+            if name in tasks
         }
 
     told = progress or SilentProgress()

@@ -38,7 +38,7 @@ from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
 from lomt.tasks import Task, best_constant, make_task
 from lomt.training import OptimizerOptions, Progress, ScheduleOptions, TrainingOptions
 
-__all__ = ["Parts", "training_options"]
+__all__ = ["Parts", "decoder_spec", "training_options"]
 
 _BIAS_BATCHES = 32
 _READERS = min(4, os.cpu_count() or 1)
@@ -256,7 +256,9 @@ class Parts:
             return self.own_model.spec(tasks)
         return ModelSpec(
             backbone=self.backbone_spec,
-            decoders={name: _decoder(self.recipe.tasks[name].decoder, task) for name, task in tasks.items()},
+            decoders={
+                name: decoder_spec(self.recipe.tasks[name].decoder, task) for name, task in tasks.items()
+            },
             out_channels={name: task.out_channels for name, task in tasks.items()},
             dense={name: task.is_dense for name, task in tasks.items()},
             branch_points={},
@@ -314,6 +316,7 @@ def training_options(
     )
 
 
-def _decoder(settings: DecoderSettings, task: Task) -> DecoderSpec:
+def decoder_spec(settings: DecoderSettings, task: Task) -> DecoderSpec:
+    """Return what a task's decoder is: the recipe's, or a classifier where there is one answer an image."""
     kind = settings.kind if task.is_dense else "classifier"
     return DecoderSpec(kind=kind, width=settings.width, rates=tuple(settings.rates), dropout=settings.dropout)

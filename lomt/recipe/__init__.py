@@ -1,5 +1,6 @@
 """Recipes: one YAML file that says everything about a run, validated with every mistake at once."""
 
+from lomt.recipe.add_settings import AddSettings
 from lomt.recipe.base import IMAGE_KINDS, Settings, TaskKind
 from lomt.recipe.data_settings import AugmentSettings, DataSettings, RoomCounts
 from lomt.recipe.finetune_settings import FinetuneSettings
@@ -23,6 +24,7 @@ from lomt.recipe.train_settings import (
 
 __all__ = [
     "IMAGE_KINDS",
+    "AddSettings",
     "AugmentSettings",
     "BackboneSettings",
     "BenchSettings",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from lomt.recipe.add_settings import AddSettings
 from lomt.recipe.base import IMAGE_KINDS
 from lomt.recipe.data_settings import DataSettings, RoomCounts
 from lomt.recipe.finetune_settings import FinetuneSettings
@@ -41,6 +42,8 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
         yield from _prune(recipe.prune, recipe)
     if recipe.finetune is not None:
         yield from _finetune(recipe.finetune, recipe)
+    if recipe.add is not None:
+        yield from _add(recipe.add, recipe)
     yield from group_problems(recipe)
     if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
         near = did_you_mean(recipe.target, recipe.tasks) or "."
@@ -157,6 +160,8 @@ def trainings(recipe: Recipe) -> Iterator[tuple[tuple[str, ...], TrainSettings]]
         yield ("prune", "train"), recipe.prune.train
     if recipe.finetune is not None:
         yield ("finetune", "train"), recipe.finetune.train
+    if recipe.add is not None:
+        yield ("add", "train"), recipe.add.train
 
 
 def _training(path: tuple[str, ...], train: TrainSettings, recipe: Recipe) -> Iterator[Problem]:
@@ -260,3 +265,16 @@ def _finetune(finetune: FinetuneSettings, recipe: Recipe) -> Iterator[Problem]:
                 ("finetune", "network"),
                 f"{network} needs a block `{block}`, and there is none. Give one, or leave `network` out.",
             )
+
+
+def _add(add: AddSettings, recipe: Recipe) -> Iterator[Problem]:
+    if add.task is not None and recipe.tasks and add.task not in recipe.tasks:
+        near = did_you_mean(add.task, recipe.tasks) or "."
+        known = ", ".join(recipe.tasks)
+        yield Problem(("add", "task"), f"unknown task `{add.task}`{near} Known are {known}.")
+    if add.threshold > add.initial_score:
+        yield Problem(
+            ("add", "threshold"),
+            f"expected at most `add.initial_score`, {add.initial_score:g}, because no layer would ever change "
+            f"otherwise, but got {add.threshold:g}.",
+        )

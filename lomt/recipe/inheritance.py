@@ -7,8 +7,8 @@ from lomt.recipe.base import IMAGE_KINDS
 
 __all__ = ["has_key", "merge", "resolve", "source_of"]
 
-_STAGES_WITH_TRAINING = ("locate", "rewire", "sparsify", "prune", "finetune")
-_OPTIONAL_STAGES = ("sparsify", "prune", "finetune")
+_STAGES_WITH_TRAINING = ("locate", "rewire", "sparsify", "prune", "finetune", "add")
+_OPTIONAL_STAGES = ("sparsify", "prune", "finetune", "add")
 
 KeyPath = tuple[str | int, ...]
 

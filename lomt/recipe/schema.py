@@ -10,6 +10,7 @@ _INHERITING = {
     "LocateSettings": "train",
     "RewireSettings": "train",
     "PruneSettings": "train",
+    "AddSettings": "train",
     "TaskSettings": "decoder",
 }
 

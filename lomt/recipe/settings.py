@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from lomt.recipe.add_settings import AddSettings
 from lomt.recipe.base import Positive, PositiveInt, Settings
 from lomt.recipe.data_settings import DataSettings
 from lomt.recipe.finetune_settings import FinetuneSettings
@@ -72,8 +73,8 @@ class BenchSettings(Settings):
 class Recipe(Settings):
     """Everything a run needs to know; blocks left out take their defaults.
 
-    `train` within `locate`, `rewire`, `sparsify`, `prune` and `finetune` names what differs from the recipe's `train`,
-    a task's `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
+    `train` within `locate`, `rewire`, `sparsify`, `prune`, `finetune` and `add` names what differs from the recipe's
+    `train`, a task's `decoder` what differs from `model.decoder`; in a validated recipe all of them are complete.
     """
 
     version: Literal[1] = Field(default=1, description="Version of the recipe format.")
@@ -115,6 +116,9 @@ class Recipe(Settings):
     )
     group: GroupSettings = Field(
         default=GroupSettings(), description="Which tasks share a network (`lomt group` only)."
+    )
+    add: AddSettings | None = Field(
+        default=None, description="A new task for a trained network (`lomt add` only); null for the defaults."
     )
     export: ExportSettings = Field(default=ExportSettings(), description="The ONNX files.")
     quantize: QuantizeSettings | None = Field(

@@ -1,5 +1,6 @@
 """One training loop for every stage."""
 
+from lomt.training.adaptive_sharing import AdaptiveBackbone, ScorePenalty
 from lomt.training.affinity_probe import AffinityProbe
 from lomt.training.batch_losses import BatchLosses
 from lomt.training.distillation import Distillation
@@ -19,6 +20,7 @@ from lomt.training.sparse_to_target import FreeRunningThresholds, SparseToTarget
 from lomt.training.trainer import Trainer
 
 __all__ = [
+    "AdaptiveBackbone",
     "AffinityProbe",
     "BatchLosses",
     "Distillation",
@@ -37,6 +39,7 @@ __all__ = [
     "RunningMoments",
     "SampleProbe",
     "ScheduleOptions",
+    "ScorePenalty",
     "SilentProgress",
     "SparseToTarget",
     "Trainer",

@@ -17,7 +17,7 @@ from lomt.cli import STAGES, app
 from lomt.cli_inspect import GRANULARITIES
 from lomt.errors import LomtError
 
-VERBS = ["run", *STAGES, "group", "validate", "recipes", "inspect backbone"]
+VERBS = ["run", *STAGES, "group", "add", "validate", "recipes", "inspect backbone"]
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +65,10 @@ class Pipeline(ModuleType):
         self.groups = None if groups is None else groups.as_posix()
         return "the groups"
 
+    def add(self, recipe, out, *, network, task, progress):
+        self.added = (network.as_posix(), task)
+        return "the extended network"
+
 
 @pytest.fixture
 def pipeline(monkeypatch):
@@ -86,6 +90,26 @@ def test_run_does_all_stages_in_the_default_directory(call, pipeline):
     ((recipe, directory, first, last, choices),) = pipeline.calls
     assert (recipe.name, directory, first, last) == ("rooms_demo", "runs/rooms_demo", "train", "bench")
     assert choices == {}
+
+
+def test_add_asks_for_a_task_and_a_network(call, pipeline):
+    status, out, _ = call(
+        "add", "rooms_demo", "--network", "runs/x/dense", "--task", "edges", "--out", "here"
+    )
+    assert (status, out.splitlines()[-1]) == (0, "the extended network")
+    assert pipeline.added == ("runs/x/dense", "edges")
+    assert call("add", "rooms_demo", "--network", "runs/x/dense")[0] == 0
+    assert pipeline.added == ("runs/x/dense", None)
+    assert call("add", "rooms_demo")[0] == 2
+
+
+def test_a_task_cannot_be_added_to_nothing(call):
+    status, _, err = call("add", "rooms_demo", "--network", "nowhere", "--task", "edges")
+    assert (status, err) == (
+        2,
+        "error: Expected `--network` to be a folder with a saved network, such as runs/demo/dense, but nowhere has "
+        "none.\n",
+    )
 
 
 def test_group_asks_for_groups(call, pipeline, tmp_path):

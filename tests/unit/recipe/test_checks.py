@@ -179,6 +179,15 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
             "Give one, or leave `network` out.",
         ),
         (
+            ["add={task: depht}"],
+            "`add.task`: unknown task `depht`, did you mean `depth`? Known are depth, edges.",
+        ),
+        (
+            ["add={threshold: 0.2}"],
+            "`add.threshold`: expected at most `add.initial_score`, 0.15, because no layer would ever change "
+            "otherwise, but got 0.2.",
+        ),
+        (
             ["finetune={target: depth, train: {batch_size: 1}}"],
             "`finetune.train.batch_size`: expected at least 2, "
             "because aspp normalises over the batch, but got 1.",
@@ -218,6 +227,7 @@ def test_contradictions(problems_of, overrides, problem):
         ["data.targets=original", OWN],
         ["rewire.distill={weight: 2.0, weights: {depth: 0}}"],
         ["prune=null"],
+        ["add={task: depth, threshold: 0.15}"],
         ["finetune=null"],
         ["finetune={target: depth, network: dense}"],
         ["target=depth", "finetune={}"],

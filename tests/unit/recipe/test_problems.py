@@ -45,8 +45,8 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         (
             "trian.epochs=3",
             "`trian`: unknown key, did you mean `train`? Known are version, name, seed, device, threads, "
-            "data, tasks, target, model, train, locate, rewire, sparsify, prune, finetune, group, export, quantize, "
-            "bench.",
+            "data, tasks, target, target_alone, model, train, locate, rewire, sparsify, prune, finetune, group, add, "
+            "export, quantize, bench.",
         ),
         (
             "bench.thread=3",
