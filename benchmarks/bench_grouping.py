@@ -7,7 +7,7 @@
     python benchmarks/bench_grouping.py affinity RECIPE         # estimated against true pairwise affinity
     python benchmarks/bench_grouping.py target RECIPE TARGET    # time to the single-task network's best validation loss
 
-`--tiny` makes each of them short enough to try whether it runs. Results go to `--out`, a JSON file with
+`--tiny` makes each of them but `affinity` short enough to try whether it runs. Results go to `--out`, a JSON file with
 hardware and versions.
 """
 

@@ -65,7 +65,7 @@ class OverlaidDigits:
 class DigitNetwork(nn.Module):
     """Two convolutions that the tasks share and two linear layers a task, as MultiMNIST is usually learned."""
 
-    def __init__(self, tasks: tuple[str, ...] = TASKS) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.backbone = nn.Sequential(
             nn.Conv2d(3, 10, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(10, 20, 5), nn.MaxPool2d(2), nn.ReLU()
@@ -73,7 +73,7 @@ class DigitNetwork(nn.Module):
         self.decoders = nn.ModuleDict(
             {
                 task: nn.Sequential(nn.Flatten(), nn.Linear(180, 50), nn.ReLU(), nn.Linear(50, 10))
-                for task in tasks
+                for task in TASKS
             }
         )
 
@@ -87,7 +87,6 @@ def new_network(tasks: tuple[str, ...], seed: int) -> DigitNetwork:
     """Return a network whose shared part and whose decoders begin alike whichever tasks it has."""
     torch.manual_seed(seed)
     whole = DigitNetwork()
-    if tasks != TASKS:
-        for task in set(TASKS) - set(tasks):
-            del whole.decoders[task]
+    for task in set(TASKS) - set(tasks):
+        del whole.decoders[task]
     return whole

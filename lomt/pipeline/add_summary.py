@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lomt.pipeline.text_cells import aligned
 from lomt.tasks import MetricInfo
 
 __all__ = ["AddSummary"]
@@ -52,13 +53,11 @@ class AddSummary:
             ("MACs added", f"{macs['added'] / 1e6:.3f} M", _share(macs)),
             *self._metric_rows(),
         ]
-        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-        lines = [f"{name:<{widths[0]}}  {value:>{widths[1]}}  {note}".rstrip() for name, value, note in rows]
         unjudged = self.metrics["not_judged"]
         more = (
             [f"Not judged, because the recipe does not have them: {', '.join(unjudged)}."] if unjudged else []
         )
-        return "\n".join([*lines, *more, f"Artefacts in {self.folder}"])
+        return "\n".join([*aligned(rows, left=(0, 2)), *more, f"Artefacts in {self.folder}"])
 
     def _metric_rows(self) -> list[tuple[str, str, str]]:
         rows = []

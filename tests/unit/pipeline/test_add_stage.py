@@ -15,7 +15,7 @@ from lomt.models.storage import load_model
 from lomt.pipeline import add_network, add_stage
 from lomt.pipeline.model_source import open_source
 from lomt.recipe import load_recipe
-from lomt.training import SilentProgress
+from tests.unit.killed_after import KilledInTraining
 from tests.unit.pipeline.messages import Messages
 from tests.unit.pipeline.tiny import RECIPE
 
@@ -105,22 +105,9 @@ def test_the_next_call_does_nothing_and_the_network_exports(finished, tmp_path, 
     assert {check.output for check in verified.checks} == {"segmentation", "depth", "edges"}
 
 
-class KilledAfter(SilentProgress):
-    def __init__(self, steps):
-        self._left = steps
-
-    def start(self, what, total, done=0):
-        self._is_training = what == "training"
-
-    def advance(self, **values):
-        self._left -= self._is_training
-        if self._left < 0:
-            raise SystemExit
-
-
 def test_killed_and_resumed_equals_uninterrupted(finished, rewired_run, tmp_path):
     with pytest.raises(SystemExit):
-        go(rewired_run / "rewired", tmp_path / "more", progress=KilledAfter(4))
+        go(rewired_run / "rewired", tmp_path / "more", progress=KilledInTraining(4))
     go(rewired_run / "rewired", tmp_path / "more")
     expected, found = (load_file(p / "added" / "model.safetensors") for p in (finished[0], tmp_path / "more"))
     assert expected.keys() == found.keys()

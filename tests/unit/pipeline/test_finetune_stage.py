@@ -15,7 +15,7 @@ from lomt.pipeline.export_stage import onnx_files
 from lomt.pipeline.finetune_stage import tuned_network, tuned_task
 from lomt.pruning.storage import load
 from lomt.recipe import load_recipe
-from lomt.training import SilentProgress
+from tests.unit.killed_after import KilledInTraining
 from tests.unit.pipeline.messages import Messages
 from tests.unit.pipeline.tiny import POINTS, RECIPE
 
@@ -112,23 +112,10 @@ def test_with_no_share_only_the_own_part_moves(copy):
     }
 
 
-class KilledAfter(SilentProgress):
-    def __init__(self, steps):
-        self._left = steps
-
-    def start(self, what, total, done=0):
-        self._is_training = what == "training"
-
-    def advance(self, **values):
-        self._left -= self._is_training
-        if self._left < 0:
-            raise SystemExit
-
-
 @pytest.mark.parametrize("steps", [4, pytest.param(0, marks=pytest.mark.slow)])
 def test_killed_and_resumed_equals_uninterrupted(finished, copy, steps):
     with pytest.raises(SystemExit):
-        go(copy, progress=KilledAfter(steps))
+        go(copy, progress=KilledInTraining(steps))
     go(copy)
     expected, found = (load_file(out / "finetuned" / "model.safetensors") for out in (finished[0], copy))
     assert expected.keys() == found.keys()
