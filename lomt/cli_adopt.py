@@ -123,7 +123,11 @@ def _show(found: Mapping[str, Any]) -> None:
     for module, reason in found["not_looked_into"].items():
         typer.echo(f"Kept whole: {module}, because {reason}")
     if len(found["inputs"]) > 1:
-        typer.echo(
-            f"The model takes {len(found['inputs'])} inputs ({', '.join(found['inputs'])}). Recipes give images only: "
-            "it can be pruned with `lomt prune`, not run through a recipe."
+        count, names = len(found["inputs"]), ", ".join(found["inputs"])
+        way = (
+            "Under `inputs` name the dataset's target that each after the first is."
+            if found["inputs_are_maps"]
+            else "Recipes give images and maps of their size only: it can be pruned with `lomt prune`, not run through "
+            "a recipe."
         )
+        typer.echo(f"The model takes {count} inputs ({names}). {way}")

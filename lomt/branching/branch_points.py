@@ -1,6 +1,6 @@
 """``branch_points.yaml``: which layer each task reads, plain enough to be edited by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -27,6 +27,7 @@ def format_branch_points(
     tried: Mapping[str, Mapping[str, float]] | None = None,
     *,
     evidence: str = _EVIDENCE,
+    reads: Mapping[str, Mapping[str, str]] | None = None,
 ) -> str:
     """Return the commented YAML text.
 
@@ -36,6 +37,7 @@ def format_branch_points(
         layers: Candidate layers with their costs.
         tried: By task the losses of trials at single layers, where there were any.
         evidence: What the share beside each layer is.
+        reads: By task whose decoder reads several layers, what it reads in place of each that it was made for.
     """
     costs = {layer.name: layer for layer in layers}
     text = [_HEADING.format(evidence=evidence)]
@@ -51,8 +53,21 @@ def format_branch_points(
         if losses:
             shown = ", ".join(f"{layer} {loss:.4f}" for layer, loss in losses.items())
             text.append(f"#   loss when trained alone at a layer: {shown}")
+        text.extend(f"#   {place}" for place in _places((reads or {}).get(task, {})))
         text.append(f"{task}: {chosen}\n")
     return "\n".join(text)
+
+
+def _places(reads: Mapping[str, str]) -> Iterator[str]:
+    """Say where a decoder that reads several layers reads each."""
+    if len(reads) < 2:
+        return
+    kept = [name for name, layer in reads.items() if name == layer]
+    if kept:
+        yield f"its decoder goes on reading {', '.join(kept)}"
+    for name, layer in reads.items():
+        if name != layer:
+            yield f"its decoder reads {layer} in place of {name}, by an adapter"
 
 
 def read_branch_points(path: Path, tasks: Sequence[str]) -> dict[str, str]:

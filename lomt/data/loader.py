@@ -1,18 +1,19 @@
 """Batches of a dataset, the same ones however they are made."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lomt.data.array_pool import ArrayPool
 from lomt.data.augment import Augmentation
 from lomt.data.collate import collate
 from lomt.data.prefetch import in_processes, in_thread
-from lomt.data.sample import Dataset
+from lomt.data.sample import IMAGE, Dataset
 
 __all__ = ["BatchLoader"]
 
@@ -42,6 +43,7 @@ class BatchLoader:
         drop_last: Whether a last, smaller batch is left out.
         rank: Which slice of each global batch is this process's.
         world_size: Number of ranks.
+        inputs: Dense targets that become further channels of the image, in this order, in their own units.
 
     Raises:
         ValueError: If an argument is out of its range, or there would be no batch at all.
@@ -62,6 +64,7 @@ class BatchLoader:
         drop_last: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        inputs: Sequence[str] = (),
     ) -> None:
         _check("seed", seed, 0)
         _check("workers", workers, 0)
@@ -81,6 +84,7 @@ class BatchLoader:
         self.drop_last = drop_last
         self.rank = rank
         self.world_size = world_size
+        self.inputs = tuple(inputs)
         self.wait_s = 0.0
         self._pool = ArrayPool()
 
@@ -113,7 +117,9 @@ class BatchLoader:
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng((_ORDER_STREAM, self.seed, epoch)).permutation(order)
-        return _BatchMaker(self.dataset, self.augmentation, self.seed, epoch, order, self._slice, self._pool)
+        return _BatchMaker(
+            self.dataset, self.augmentation, self.seed, epoch, order, self._slice, self._pool, self.inputs
+        )
 
     def _slice(self, batch: int) -> slice:
         """Return where this rank's part of a global batch lies in the order."""
@@ -146,13 +152,23 @@ class _BatchMaker:
     order: np.ndarray
     where: Callable[[int], slice]
     pool: ArrayPool
+    inputs: tuple[str, ...]
 
     def __call__(self, number: int) -> dict[str, Tensor]:
         indices = self.order[self.where(number)].tolist()
         if indices:
-            return collate([self._sample(index) for index in indices], self.dataset.targets, self.pool)
-        shapes = collate([self.dataset.sample(0)], self.dataset.targets)
+            return self._whole(
+                collate([self._sample(index) for index in indices], self.dataset.targets, self.pool)
+            )
+        shapes = self._whole(collate([self.dataset.sample(0)], self.dataset.targets))
         return {name: values[:0] for name, values in shapes.items()}
+
+    def _whole(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put what the network takes beside the image among the image's channels."""
+        if not self.inputs:
+            return batch
+        parts = [batch[name].numpy() for name in (IMAGE, *self.inputs)]
+        return {**batch, IMAGE: torch.from_numpy(np.concatenate(parts, 1))}
 
     def _sample(self, index: int) -> dict[str, np.ndarray]:
         sample = self.dataset.sample(index)

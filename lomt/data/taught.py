@@ -1,7 +1,7 @@
 """Samples whose targets are what a network answers."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,7 @@ def teach(
     batch_size: int = _BATCH_SIZE,
     progress: Progress | None = None,
     description: str = "answers",
+    inputs: Sequence[str] = (),
 ) -> TaughtDataset:
     """Ask a network once about every image, as it is, and keep the answers in memory.
 
@@ -82,14 +83,15 @@ def teach(
 
     Args:
         dataset: The images, and the targets named in ``own``; whole.
-        answer: From images, ``(batch, 3, height, width)`` in 0 to 1, to targets by name, ``(batch, ...)``, in their
-            conventions and in the dtype in which they are to be kept.
+        answer: From images, ``(batch, channels, height, width)`` in 0 to 1, to targets by name, ``(batch, ...)``, in
+            their conventions and in the dtype in which they are to be kept.
         targets: What every sample shall have.
         own: By target, the dataset's target to take instead of an answer; none by default.
         fingerprint: Of images and network together.
         batch_size: Images asked about at once.
         progress: Told of every batch.
         description: What the progress calls it.
+        inputs: The dataset's targets that become channels of the images, see `BatchLoader`.
 
     Raises:
         DataError: If a sample is damaged, and those of ``answer``; nothing is kept then.
@@ -98,7 +100,7 @@ def teach(
     wanted = [name for name in targets if name not in own]
     answers: dict[str, np.ndarray] = {}
     if wanted:
-        loader = BatchLoader(dataset, batch_size, shuffle=False)
+        loader = BatchLoader(dataset, batch_size, shuffle=False, inputs=inputs)
         if progress is not None:
             progress.start(description, loader.batches_per_epoch)
         first = 0

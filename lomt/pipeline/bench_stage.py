@@ -39,7 +39,7 @@ def run_bench(context: Context) -> None:
             baseline="dense",
             threads=threads,
             batch=settings.batch,
-            input_shape=(3, *context.recipe.data.size),
+            input_shape=(context.parts.channels, *context.recipe.data.size),
             rounds=settings.rounds,
             seconds=settings.seconds,
             seed=context.recipe.seed,

@@ -44,7 +44,7 @@ from lomt.training.weighting import Weighting
 __all__ = ["Context", "open_context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
-_ADAPTER_BATCHES = 4
+_ADAPTER_IMAGES = 320
 
 
 @dataclass
@@ -210,7 +210,8 @@ class Context:
             reference = dense if dense is not None else self.parts.original
             assert isinstance(reference, AdoptedModel)
             batches = self.parts.loader("train", self.recipe.train, is_augmented=False).epoch(0)
-            images = (self.parts.prepared(batch["image"]) for batch in islice(batches, _ADAPTER_BATCHES))
+            count = -(-_ADAPTER_IMAGES // self.recipe.train.batch_size)
+            images = (self.parts.prepared(batch["image"]) for batch in islice(batches, count))
             fit_adapters(model, reference, images)
         return model
 
@@ -280,6 +281,7 @@ def _drop_unused_model_keys(model: dict[str, Any]) -> None:
             "factory_options",
             "weights",
             "trained",
+            "inputs",
             "outputs",
             "decoders",
             "new_decoders",

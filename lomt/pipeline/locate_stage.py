@@ -80,7 +80,17 @@ def run_locate(context: Context) -> None:
     trials.write_json("profiles.json", found)
     trials.finish()
     if context.is_writer:
-        text = format_branch_points(chosen, profiles, context.parts.layers, tried, evidence=method.evidence)
+        adoption = None if context.parts.own_model is None else context.parts.adoption
+        text = format_branch_points(
+            chosen,
+            profiles,
+            context.parts.layers,
+            tried,
+            evidence=method.evidence,
+            reads={task: adoption.instead(task, layer) for task, layer in chosen.items()}
+            if adoption
+            else None,
+        )
         write_text_atomically(folder.path / "branch_points.yaml", text)
         write_report(context, folder)
     folder.write_json("profiles.json", found)

@@ -102,7 +102,7 @@ def open_source(
     model = load(folder).eval()
     shown = str(folder)
     if not uses_data:
-        images = _random((_SAMPLES, 3, *recipe.data.size))
+        images = _random((_SAMPLES, parts.channels, *recipe.data.size))
         kinds = {task: settings.kind for task, settings in recipe.tasks.items()}
         return ModelSource(shown, model, images, Interface(preprocessing_of(parts), kinds))
     stored = read_json(folder / "metrics.json")

@@ -1,6 +1,6 @@
 """A recipe's targets where they are taken from the original network instead of a dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import torch
@@ -25,10 +25,17 @@ class OriginalTargets:
         recipe: Validated.
         network: From prepared images to raw predictions by task, in eval mode.
         prepare: From images in 0 to 1 to prepared ones.
+        inputs: The dataset's targets that are further channels of the images.
     """
 
-    def __init__(self, recipe: Recipe, network: nn.Module, prepare: Callable[[Tensor], Tensor]) -> None:
-        self._recipe = recipe
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: nn.Module,
+        prepare: Callable[[Tensor], Tensor],
+        inputs: Mapping[str, TargetSpec],
+    ) -> None:
+        self._recipe, self._inputs = recipe, inputs
         self._kinds = {name: settings.kind for name, settings in recipe.tasks.items()}
         self._answers = OriginalAnswers(network, prepare, self._kinds, _device(recipe))
 
@@ -54,9 +61,9 @@ class OriginalTargets:
         """The tasks that are judged by their agreement with the network."""
         return tuple(task for task in self._kinds if task not in self.own)
 
-    def wanted(self, split: Split) -> list[str]:
-        """Return which of the dataset's own targets a split needs."""
-        return sorted({spec.name for spec in self.own.values()}) if split == "test" else []
+    def wanted(self, split: Split) -> set[str]:
+        """Return which of the dataset's own targets a split needs for its tasks."""
+        return {spec.name for spec in self.own.values()} if split == "test" else set()
 
     @cached_property
     def specs(self) -> dict[str, TargetSpec]:
@@ -67,7 +74,8 @@ class OriginalTargets:
             DataError: If its predictions are not of the shape that the task's kind asks for.
         """
         height, width = self._recipe.data.size
-        predictions = self._answers.predictions(torch.zeros(1, 3, height, width))
+        channels = 3 + sum(spec.out_channels for spec in self._inputs.values())
+        predictions = self._answers.predictions(torch.zeros(1, channels, height, width))
         return specs_of_answers(predictions, self._kinds, (height, width), self.own)
 
     def teach(self, split: Split, dataset: Dataset, fingerprint: str, progress: Progress | None) -> Dataset:
@@ -85,11 +93,15 @@ class OriginalTargets:
         taught = teach(
             dataset,
             self._answers,
-            self.specs,
-            own={task: spec.name for task, spec in self.own.items()} if split == "test" else None,
+            {**self.specs, **self._inputs},
+            own={
+                **({task: spec.name for task, spec in self.own.items()} if split == "test" else {}),
+                **{name: name for name in self._inputs},
+            },
             fingerprint=fingerprint,
             progress=progress,
             description=f"original's answers for {split}",
+            inputs=tuple(self._inputs),
         )
         self._answers.network.cpu()
         return taught

@@ -1,6 +1,6 @@
 """The user's own model that a recipe names: built, taken apart, described."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -19,11 +19,12 @@ class OwnModel:
 
     Args:
         recipe: Validated, with a factory.
+        inputs: Channels of what the model takes beside the image, by name.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, inputs: Mapping[str, int]) -> None:
         assert recipe.model.factory is not None, "the recipe names a factory"
-        self._recipe, self._factory = recipe, recipe.model.factory
+        self._recipe, self._factory, self._inputs = recipe, recipe.model.factory, inputs
 
     @cached_property
     def adoption(self) -> Adoption:
@@ -51,6 +52,7 @@ class OwnModel:
             factory=_at_its_place(self._factory),
             dense={name: KINDS[self._recipe.tasks[name].kind].is_dense for name in tasks},
             size=self._recipe.data.size,
+            inputs=self._inputs,
             kwargs=model.factory_options,
             outputs=model.outputs,
             backbone=tuple(model.backbone.path or ()),

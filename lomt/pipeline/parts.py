@@ -14,6 +14,7 @@ from lomt.data import (
     BatchLoader,
     Damage,
     Dataset,
+    TargetSpec,
     find_damage,
     require_whole,
     without_damage,
@@ -31,7 +32,7 @@ from lomt.models import (
     create_backbone,
     list_layers,
 )
-from lomt.pipeline.data_source import Split, needs_check, open_split
+from lomt.pipeline.data_source import Split, known_targets, needs_check, open_split
 from lomt.pipeline.original_targets import OriginalTargets
 from lomt.pipeline.own_model import OwnModel
 from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
@@ -78,8 +79,8 @@ class Parts:
         """
         if split not in self._splits:
             taught = self._taught
-            wanted = sorted(set(self.targets.values())) if taught is None else taught.wanted(split)
-            self._splits[split] = open_split(self.recipe, split, wanted)
+            wanted = set(self.targets.values()) if taught is None else taught.wanted(split)
+            self._splits[split] = open_split(self.recipe, split, sorted(wanted.union(self.inputs)))
         return self._splits[split]
 
     @cached_property
@@ -100,7 +101,33 @@ class Parts:
         """Targets that are not the dataset's; None where all are."""
         if self.recipe.data.targets == "dataset":
             return None
-        return OriginalTargets(self.recipe, self.original, self.prepared)
+        return OriginalTargets(self.recipe, self.original, self.prepared, self.inputs)
+
+    @cached_property
+    def inputs(self) -> dict[str, TargetSpec]:
+        """The dataset's targets that the network takes as further channels of the image, in order.
+
+        Raises:
+            UnknownNameError: If the dataset has no such target.
+            DataError: If one is no map of numbers.
+        """
+        if not self.recipe.model.inputs:
+            return {}
+        known = known_targets(self.recipe)
+        for name in self.recipe.model.inputs:
+            if name not in known:
+                raise UnknownNameError("target of `model.inputs`", name, known)
+            if not known[name].is_dense or known[name].kind == "segmentation":
+                raise DataError(
+                    f"Expected target `{name}` of `model.inputs` to be a map of numbers, such as depth, but it is of "
+                    f"kind {known[name].kind}."
+                )
+        return {name: known[name] for name in self.recipe.model.inputs}
+
+    @property
+    def channels(self) -> int:
+        """Channels of what networks take."""
+        return 3 + sum(spec.out_channels for spec in self.inputs.values())
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -162,6 +189,7 @@ class Parts:
             drop_last=is_training and len(data) >= settings.batch_size,
             rank=rank,
             world_size=world_size,
+            inputs=tuple(self.inputs),
         )
 
     @cached_property
@@ -197,12 +225,15 @@ class Parts:
 
     @cached_property
     def normalisation(self) -> dict[str, tuple[float, ...]]:
-        """Mean and standard deviation of the image channels: the recipe's, else the timm backbone's own."""
+        """Mean and standard deviation of the image channels: the recipe's, else the timm backbone's own.
+
+        Those of further inputs are 0 and 1.
+        """
         own = {} if self.own_model is not None else getattr(self.backbone, "default_cfg", {})
-        data = self.recipe.data
+        data, more = self.recipe.data, self.channels - 3
         return {
-            "mean": tuple(data.mean or own.get("mean") or (0.0, 0.0, 0.0)),
-            "std": tuple(data.std or own.get("std") or (1.0, 1.0, 1.0)),
+            "mean": (*(data.mean or own.get("mean") or (0.0, 0.0, 0.0)), *[0.0] * more),
+            "std": (*(data.std or own.get("std") or (1.0, 1.0, 1.0)), *[1.0] * more),
         }
 
     def prepared(
@@ -215,7 +246,9 @@ class Parts:
     @cached_property
     def own_model(self) -> OwnModel | None:
         """The user's own model; None where the network is built of timm's parts."""
-        return None if self.recipe.model.factory is None else OwnModel(self.recipe)
+        if self.recipe.model.factory is None:
+            return None
+        return OwnModel(self.recipe, {name: spec.out_channels for name, spec in self.inputs.items()})
 
     @cached_property
     def adoption(self) -> Adoption:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
+from lomt.data.sample import IMAGE
 from lomt.recipe.model_settings import DecoderSettings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.settings import Recipe
 
 __all__ = ["model_problems"]
 
-_OF_OWN_MODEL = ("factory_options", "weights", "trained", "outputs", "decoders", "new_decoders")
+_OF_OWN_MODEL = ("factory_options", "weights", "trained", "inputs", "outputs", "decoders", "new_decoders")
 _OF_TIMM = ("name", "output_stride", "weights")
 
 
@@ -38,7 +39,7 @@ def _of_timm(recipe: Recipe) -> Iterator[Problem]:
             here, "a value is needed, but the key is missing. For a model of your own give `model.factory`."
         )
     for key in _OF_OWN_MODEL:
-        if getattr(model, key) not in (None, {}):
+        if getattr(model, key) not in (None, {}, []):
             yield Problem(("model", key), "only for a model of your own, with `model.factory`.")
 
 
@@ -64,6 +65,7 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(
                     ("model", "outputs"), f"expected a place for every task, but there is none for {task}."
                 )
+    yield from _inputs(recipe)
     if recipe.locate.method == "joint":
         yield Problem(
             ("locate", "method"),
@@ -74,3 +76,20 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             ("locate", "granularity"), "conv needs a backbone of timm; with `model.factory` use block."
         )
+
+
+def _inputs(recipe: Recipe) -> Iterator[Problem]:
+    here, known = ("model", "inputs"), set[str]()
+    predicted = {name: task for task, own in recipe.tasks.items() for name in (task, own.target or task)}
+    for name in recipe.model.inputs:
+        if name == IMAGE:
+            yield Problem(here, "the image is always the first input: name what comes after it.")
+        elif name in known:
+            yield Problem(here, f"`{name}` is named twice.")
+        elif name in predicted:
+            yield Problem(
+                here,
+                f"`{name}` cannot be an input, because task `{predicted[name]}` is to predict it.",
+                (("tasks", predicted[name]),),
+            )
+        known.add(name)

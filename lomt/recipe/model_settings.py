@@ -87,6 +87,11 @@ class ModelSettings(Settings):
         description="Whether your model is trained, so that stage `train` takes it as it is; null: where `weights` are "
         "given.",
     )
+    inputs: list[str] = Field(
+        default=[],
+        description="Targets of the dataset that your model takes after the image, in the order of its arguments. They "
+        "become further channels of the image.",
+    )
     outputs: dict[str, str] = Field(
         default={},
         description="By task, where its prediction is in what your model returns: keys and positions with dots "

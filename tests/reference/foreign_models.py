@@ -1,6 +1,9 @@
 """Multitask models from libraries that know nothing of lomt, put together in the few lines that their users write."""
 
+from collections import OrderedDict
+
 import timm
+import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
@@ -29,6 +32,45 @@ class SmpHeads(nn.Module):
         """Predict at the images' size."""
         features = self.encoder(images)
         return {task: self.heads[task](own(features)) for task, own in self.decoders.items()}
+
+
+class SmpSharedDecoder(nn.Module):
+    """A whole U-Net of segmentation_models_pytorch that two tasks share, up to their heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import segmentation_models_pytorch as smp
+
+        network, other = (smp.Unet("resnet18", encoder_weights=None, classes=count) for count in (CLASSES, 1))
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.heads = nn.ModuleDict(
+            {"segmentation": network.segmentation_head, "depth": other.segmentation_head}
+        )
+
+    def forward(self, images):
+        """Predict at the images' size."""
+        features = self.decoder(self.encoder(images))
+        return {task: own(features) for task, own in self.heads.items()}
+
+
+class ColourAndDepth(nn.Module):
+    """torchvision's ResNet for the image and timm's for its depth, fused before the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        network = torchvision.models.resnet18(weights=None)
+        self.colour = nn.Sequential(OrderedDict(list(network.named_children())[:-2]))
+        self.geometry = timm.create_model("resnet10t", in_chans=1, num_classes=0, global_pool="")
+        self.fuse = nn.Conv2d(512 + self.geometry.num_features, 128, 1)
+        self.heads = nn.ModuleDict(
+            {"segmentation": nn.Conv2d(128, CLASSES, 3, padding=1), "edges": nn.Conv2d(128, 1, 3, padding=1)}
+        )
+
+    def forward(self, images, depth):
+        """Predict at a thirty-second of the images' size."""
+        both = torch.cat([self.colour(images), self.geometry(depth)], 1)
+        features = functional.relu(self.fuse(both))
+        return {task: own(features) for task, own in self.heads.items()}
 
 
 class TorchvisionHeads(nn.Module):
@@ -121,6 +163,7 @@ FOREIGN = {
         for kind in ("Unet", "FPN", "DeepLabV3Plus", "Linknet")
     },
     "smp PAN": (SmpHeads, {"kind": "PAN"}, (128, 128)),  # it takes no smaller images
+    "smp Unet, one decoder for both": (SmpSharedDecoder, {}, SIZE),
     "smp Unet, three heads": (SmpHeads, {"kind": "Unet", "encoder": "resnet18", "tasks": 3}, SIZE),
     "torchvision deeplabv3_mobilenet_v3_large": (
         TorchvisionHeads,
@@ -130,5 +173,9 @@ FOREIGN = {
     "torchvision lraspp_mobilenet_v3_large": (TorchvisionHeads, {"kind": "lraspp_mobilenet_v3_large"}, SIZE),
     "torchvision resnet18 with FPN": (FpnHeads, {}, SIZE),
     "timm ViT": (VitHeads, {}, SIZE),
+    "torchvision resnet18 and timm resnet10t, two inputs": (ColourAndDepth, {}, SIZE),
 }
 """By name: what builds it, with which arguments, and the size of its images."""
+
+INPUTS = {"torchvision resnet18 and timm resnet10t, two inputs": {"depth": 1}}
+"""By name: channels of what it takes beside the image."""

@@ -165,11 +165,11 @@ class SharedUNet(nn.Module):
 class TwoInputs(nn.Module):
     """Images and a prior of the depth."""
 
-    def __init__(self, width: int = 8) -> None:
+    def __init__(self, width: int = 8, classes: int = 5) -> None:
         super().__init__()
         self.encoder = Encoder(width)
         self.fuse = nn.Conv2d(4 * width + 1, 4 * width, 1)
-        self.heads = nn.ModuleDict({"parts": head(4 * width, 5), "depth": head(4 * width, 1)})
+        self.heads = nn.ModuleDict({"parts": head(4 * width, classes), "depth": head(4 * width, 1)})
 
     def forward(self, images, prior):
         """Predict at an eighth of the size."""

@@ -57,7 +57,11 @@ def test_json_is_complete(call):
 def test_what_is_kept_whole_and_further_inputs_are_said(call):
     assert "Kept whole: encoder.layer2, because" in call(f"{OWN}:ValueDependent", *SHAPE)[1]
     status, out = call(f"{OWN}:TwoInputs", *SHAPE, "--input", "1x1x64x96")
-    assert status == 0 and "takes 2 inputs (images, prior)" in out
+    assert status == 0 and "takes 2 inputs (images, prior). Under `inputs` name the dataset's target" in out
+    assert "inputs: [prior]" in out
+    status, out = call(f"{OWN}:TwoInputs", *SHAPE, "--input", "1x1x32x48")
+    assert status == 0 and "Recipes give images and maps of their size only" in out
+    assert "inputs:" not in out
 
 
 @pytest.mark.parametrize(

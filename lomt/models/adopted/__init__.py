@@ -1,6 +1,6 @@
 """Models that somebody else wrote: taken apart into a backbone and decoders, cut and put together again."""
 
-from lomt.models.adopted.adapter import Adapter
+from lomt.models.adopted.adapter import Adapter, AdapterFit
 from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.decoders import AdoptedDecoder
@@ -10,6 +10,7 @@ from lomt.models.adopted.proposal import describe, recipe_block
 
 __all__ = [
     "Adapter",
+    "AdapterFit",
     "AdoptedDecoder",
     "AdoptedModel",
     "AdoptedSpec",

@@ -1,7 +1,5 @@
 """What lets a decoder read another layer than the one it was made for."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,17 +7,14 @@ from torch.nn import functional
 from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.features import Feature
 
-__all__ = ["Adapter", "fit_adapter"]
-
-_RIDGE = 1e-4
-"""Strength of the ridge, as a share of the mean squared entry."""
+__all__ = ["Adapter", "AdapterFit"]
 
 
 class Adapter(nn.Module):
     """Maps the features of one layer to the channels and the size of another's.
 
     Maps are averaged to the other's size or enlarged bilinearly, projected by a 1x1 convolution and normalised;
-    tokens are projected, and pooled features averaged over the image and projected. :func:`fit_adapter` starts it at
+    tokens are projected, and pooled features averaged over the image and projected. :class:`AdapterFit` starts it at
     the linear map that comes nearest to the other layer's features.
 
     Args:
@@ -55,43 +50,57 @@ class Adapter(nn.Module):
         return projected
 
 
-@torch.no_grad()
-def fit_adapter(adapter: Adapter, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    r"""Set an adapter to the ridge regression of the target's features on the source's.
+class AdapterFit:
+    r"""Sets an adapter to the ridge regression of the target's features on the source's.
+
+    The fewer pixels a channel there are, as in deep layers, the stronger the ridge is: channels over pixels times the
+    features' mean variance, which of multiples from 0 to 10 was best or next to it on images that the fit had not seen
+    (`benchmarks/bench_adapters.py`).
 
     :math:`W = \arg\min \sum_i \|y_i - W x_i - b\|^2 + \rho \|W\|^2` over all pixels or tokens; the norm starts as the
     identity on these features. A map that is enlarged afterwards is fitted at the source's size.
 
     Args:
-        adapter: Changed in place.
-        pairs: The source's and the target's features of the same images, batch by batch.
-
-    Raises:
-        ValueError: There is no pair.
+        adapter: Changed in place by :meth:`finish`.
+        ridge: Multiple of that strength.
     """
-    count = 0
-    moments: tuple[Tensor, ...] | None = None
-    for source, target in pairs:
-        shrunk = adapter.shrink(source)
+
+    def __init__(self, adapter: Adapter, ridge: float = 1.0) -> None:
+        self._adapter, self._ridge = adapter, ridge
+        self._count = 0
+        self._moments: tuple[Tensor, ...] | None = None
+
+    @torch.no_grad()
+    def add(self, source: Tensor, target: Tensor) -> None:
+        """Take the source's and the target's features of the same images, a batch at a time."""
+        shrunk = self._adapter.shrink(source)
         x, y = _rows(shrunk), _rows(_at_size_of(shrunk, target))
         found = (x.sum(0), y.sum(0), x.T @ x, x.T @ y)
-        moments = found if moments is None else tuple(a + b for a, b in zip(moments, found, strict=True))
-        count += len(x)
-    if moments is None:
-        raise ValueError("Expected at least one batch of features to fit an adapter on, but got none.")
-    mean_x, mean_y = moments[0] / count, moments[1] / count
-    within = moments[2] / count - torch.outer(mean_x, mean_x)
-    across = moments[3] / count - torch.outer(mean_x, mean_y)
-    ridge = _RIDGE * within.diagonal().mean().clamp(min=1e-12)
-    weight = torch.linalg.solve(within + ridge * torch.eye(len(within), dtype=within.dtype), across).T
-    project = adapter.project
-    project.weight.copy_(weight.reshape(project.weight.shape))
-    if project.bias is not None:
-        project.bias.copy_(mean_y - weight @ mean_x)
-    if isinstance(adapter.norm, nn.BatchNorm2d):
-        _set_to_identity(
-            adapter.norm, weight @ mean_x, ((weight @ within) * weight).sum(1).clamp(min=0), mean_y
-        )
+        before = self._moments
+        self._moments = found if before is None else tuple(a + b for a, b in zip(before, found, strict=True))
+        self._count += len(x)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the adapter.
+
+        Raises:
+            ValueError: There were no features.
+        """
+        if self._moments is None:
+            raise ValueError("Expected at least one batch of features to fit an adapter on, but got none.")
+        mean_x, mean_y, product_x, product_xy = (sums / self._count for sums in self._moments)
+        within = product_x - torch.outer(mean_x, mean_x)
+        across = product_xy - torch.outer(mean_x, mean_y)
+        ridge = self._ridge * len(within) / self._count * within.diagonal().mean().clamp(min=1e-12)
+        weight = torch.linalg.solve(within + ridge * torch.eye(len(within), dtype=within.dtype), across).T
+        project, norm = self._adapter.project, self._adapter.norm
+        project.weight.copy_(weight.reshape(project.weight.shape))
+        if project.bias is not None:
+            project.bias.copy_(mean_y - weight @ mean_x)
+        if isinstance(norm, nn.BatchNorm2d):
+            variance = ((weight @ within) * weight).sum(1).clamp(min=0)
+            _set_to_identity(norm, weight @ mean_x, variance, mean_y)
 
 
 def _set_to_identity(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, wanted_mean: Tensor) -> None:

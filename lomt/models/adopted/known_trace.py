@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.opening import is_opened
 from lomt.models.graph import NotTraceableError, is_torch_layer
 from lomt.models.measure import without_data
@@ -65,12 +66,14 @@ def trace_known(model: nn.Module, examples: Sequence[Tensor], *, training: bool)
 
     Raises:
         NotTraceableError: The model's own ``forward`` cannot be followed; the text is the reason.
+        AdoptionError: It takes another number of inputs.
     """
     closed: dict[str, str] = {}
     opened: set[str] = set()
+    given = dict(zip(_inputs_of(model, len(examples)), examples, strict=True))
     for _ in range(_MOST_TRIES):  # as many modules may have to be opened or closed, one a try
         twin = without_data(model).train(training)
-        tracer = _Tracer(model, twin, examples, closed, opened)
+        tracer = _Tracer(model, twin, given, closed, opened)
         try:
             graph = tracer.record()
         except _OpenFirst as found:
@@ -102,7 +105,7 @@ class _Tracer(fx.Tracer):
         self,
         model: nn.Module,
         twin: nn.Module,
-        examples: Sequence[Tensor],
+        examples: Mapping[str, Tensor],
         closed: Mapping[str, str],
         opened: set[str],
     ) -> None:
@@ -110,7 +113,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=tuple(functions))
         self._model, self._twin, self._closed, self._opened = model, twin, closed, opened
         with torch.device("meta"):
-            self._examples = [torch.empty(own.shape, dtype=own.dtype) for own in examples]
+            self._waiting = {name: torch.empty(own.shape, dtype=own.dtype) for name, own in examples.items()}
         self.values: dict[fx.Node, Any] = {}
         self._versions: dict[fx.Node, int] = {}
         self._returned: dict[str, list[fx.Node]] = {}
@@ -121,13 +124,11 @@ class _Tracer(fx.Tracer):
 
     def record(self) -> fx.Graph:
         """Run the model's code on proxies."""
-        names = _inputs_of(self._twin, len(self._examples))
-        self._waiting = dict(zip(names, self._examples, strict=True))
         parameters = inspect.signature(self._twin.forward).parameters
         self._defaults = {
             name: entry.default
             for name, entry in parameters.items()
-            if name not in names and entry.default is not inspect.Parameter.empty
+            if name not in self._waiting and entry.default is not inspect.Parameter.empty
         }
         return self.trace(self._twin, concrete_args=self._defaults or None)
 
@@ -316,8 +317,12 @@ def _inputs_of(model: nn.Module, count: int) -> list[str]:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
     if len(names) < count or len(needed) > count:
-        raise NotTraceableError(
-            f"its forward takes {len(needed) or len(names)} inputs, but {count} were given"
+        taken = needed if len(needed) > count else names
+        described = "1 input" if count == 1 else f"{count} inputs"
+        raise AdoptionError(
+            f"Expected {type(model).__name__} to take {described}, because so many were described, "
+            f"but its forward takes {len(taken)} ({', '.join(taken)}). Give as many `--input`; in a recipe "
+            "name what comes after the image under `model.inputs`."
         )
     return names[:count]
 

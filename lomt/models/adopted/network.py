@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lomt.models.adopted.adapter import Adapter, fit_adapter
+from lomt.models.adopted.adapter import Adapter, AdapterFit
 from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.decoders import AdoptedDecoder, make_decoder
@@ -37,6 +37,8 @@ class AdoptedSpec:
         branch_points: The deepest layer that each task reads; tasks left out read what they were made for.
         new_decoders: By task, what builds a decoder for any layer in place of the model's own and its adapters: called
             with ``channels``, ``reduction`` and ``out_channels``, it returns a module from features to predictions.
+        inputs: Channels of what the model takes after the images, by any name, in the order of its arguments; all are
+            as high and wide as the images.
     """
 
     factory: str
@@ -48,11 +50,17 @@ class AdoptedSpec:
     decoder_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     branch_points: Mapping[str, str] = field(default_factory=dict)
     new_decoders: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def decoders(self) -> tuple[str, ...]:
         """The tasks, in order."""
         return tuple(self.dense)
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Channels of the model's inputs, images first."""
+        return (3, *self.inputs.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the model in types that JSON knows."""
@@ -92,7 +100,7 @@ class AdoptedSpec:
         # All of the model's outputs are looked at, so that a part of its tasks does not change what it shares.
         adoption = adopt(
             model,
-            [torch.empty(1, 3, *self.size)],
+            [torch.empty(1, channels, *self.size) for channels in self.input_channels],
             outputs=self.outputs,
             lone=next(iter(self.dense)),
             backbone=self.backbone,
@@ -162,12 +170,15 @@ class AdoptedModel(TaskNetwork):
         """Predict all tasks.
 
         Args:
-            inputs: Those of the model, images first, (batch, channels, height, width).
+            inputs: Those of the model, images first, (batch, channels, height, width); or all of them as one, their
+                channels in this order.
 
         Returns:
             Predictions by task, as the model gives them; those of dense tasks enlarged to the images' height and
             width where they are smaller.
         """
+        if len(inputs) < len(self._inputs):
+            inputs = self.apart(inputs[0])
         features = {**self.backbone.run(*inputs), **dict(zip(self._inputs, inputs, strict=True))}
         predictions = {}
         for task, decoder in self.decoders.items():
@@ -180,6 +191,10 @@ class AdoptedModel(TaskNetwork):
             predictions[task] = prediction
         return predictions
 
+    def apart(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the model's inputs, which are channels of the images, (batch, channels, height, width)."""
+        return images.split(self.spec.input_channels, 1) if self.spec.inputs else (images,)
+
 
 def build_adopted(**spec: Any) -> AdoptedModel:
     """Build a network from the entries of its :meth:`AdoptedSpec.to_dict`."""
@@ -188,7 +203,7 @@ def build_adopted(**spec: Any) -> AdoptedModel:
 
 @torch.no_grad()
 def fit_adapters(model: AdoptedModel, reference: AdoptedModel, batches: Iterable[Tensor]) -> None:
-    """Start every adapter at what comes nearest to the features that it stands in for, see :func:`fit_adapter`.
+    """Start every adapter at what comes nearest to the features that it stands in for, see :class:`AdapterFit`.
 
     Args:
         model: A network whose adapters are set; it is left in the mode it was in.
@@ -196,18 +211,22 @@ def fit_adapters(model: AdoptedModel, reference: AdoptedModel, batches: Iterable
         batches: Images as networks take them.
     """
     decoders = [cast(AdoptedDecoder, own) for own in model.decoders.values()]
-    adapters = [
-        (cast(Adapter, decoder.adapters[str(number)]), name, made_for)
+    fits = [
+        (AdapterFit(cast(Adapter, decoder.adapters[str(number)])), name, made_for)
         for decoder in decoders
         for number, (made_for, name) in enumerate(decoder.reads.items())
         if str(number) in decoder.adapters
     ]
-    if not adapters:
+    if not fits:
         return
     was_training = model.training
     model.eval()
     reference.eval()
-    seen = [(model.backbone.run(images), reference.backbone.run(images)) for images in batches]
-    for adapter, name, made_for in adapters:
-        fit_adapter(adapter, ((own[name], theirs[made_for]) for own, theirs in seen))
+    for images in batches:
+        inputs = model.apart(images)
+        own, theirs = model.backbone.run(*inputs), reference.backbone.run(*inputs)
+        for fit, name, made_for in fits:
+            fit.add(own[name], theirs[made_for])
+    for fit, _, _ in fits:
+        fit.finish()
     model.train(was_training)

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from lomt.models.adopted.adoption import Adoption
+from lomt.models.adopted.split import inputs
 
 __all__ = ["describe", "recipe_block"]
 
@@ -30,6 +31,7 @@ def recipe_block(
     model: dict[str, Any] = {"factory": factory}
     model |= {"factory_options": dict(kwargs)} if kwargs else {}
     model |= {"weights": weights} if weights else {}
+    model |= {"inputs": list(adoption.inputs[1:])} if adoption.inputs[1:] and _are_maps(adoption) else {}
     model["backbone"] = _shortest(adoption.backbone)
     model |= {"outputs": dict(outputs)} if outputs else {}
     model["decoders"] = {task: _shortest(paths) for task, paths in adoption.decoders.items() if paths}
@@ -44,6 +46,7 @@ def describe(adoption: Adoption) -> dict[str, Any]:
     mode = adoption.modes[False]
     return {
         "inputs": list(adoption.inputs),
+        "inputs_are_maps": _are_maps(adoption),
         "backbone": {"modules": list(adoption.backbone), "params": _params(sizes, adoption.backbone)},
         "decoders": {
             task: {
@@ -68,6 +71,13 @@ def describe(adoption: Adoption) -> dict[str, Any]:
         ],
         "not_looked_into": dict(adoption.closed),
     }
+
+
+def _are_maps(adoption: Adoption) -> bool:
+    """Say whether all inputs are as high and wide as the images, as recipes give them."""
+    trace = adoption.modes[False].trace
+    shapes = [tuple(trace.values[node].shape) for node in inputs(trace)]
+    return all(len(shape) == 4 and shape[2:] == shapes[0][2:] for shape in shapes)
 
 
 def _shortest(names: tuple[str, ...]) -> str | list[str]:

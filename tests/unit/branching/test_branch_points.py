@@ -27,6 +27,21 @@ def test_losses_of_trials_are_shown():
     assert "#   loss when trained alone at a layer: blocks.2 0.5000, blocks.1 0.2500\n" in text
 
 
+def test_decoders_of_several_inputs_show_where_each_is_read(tmp_path):
+    chosen = {"depth": "blocks.1", "edges": "blocks.1"}
+    reads = {
+        "depth": {"blocks.0": "blocks.0", "blocks.2": "blocks.1"},
+        "edges": {"blocks.2": "blocks.1"},
+    }
+    path = tmp_path / "branch_points.yaml"
+    path.write_text(format_branch_points(chosen, {}, LAYERS, reads=reads))
+
+    assert path.read_text().count("its decoder") == 2
+    assert "#   its decoder goes on reading blocks.0\n" in path.read_text()
+    assert "#   its decoder reads blocks.1 in place of blocks.2, by an adapter\n" in path.read_text()
+    assert read_branch_points(path, ["depth", "edges"]) == chosen
+
+
 def test_order_is_that_of_the_tasks(tmp_path):
     path = tmp_path / "branch_points.yaml"
     path.write_text("edges: blocks.0\ndepth: blocks.1\n")

@@ -67,6 +67,20 @@ def test_without_shuffling():
     assert numbers(loader.epoch(0)) == numbers(loader.epoch(1)) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_further_inputs_are_channels_of_the_image(workers):
+    plain = list(BatchLoader(Numbered(5), 2, shuffle=False).epoch(0))
+    stacked = list(BatchLoader(Numbered(5), 2, shuffle=False, workers=workers, inputs=("depth",)).epoch(0))
+    for one, other in zip(plain, stacked, strict=True):
+        assert torch.equal(other["image"], torch.cat([one["image"], one["depth"]], 1))
+        assert torch.equal(other["depth"], one["depth"])
+
+
+def test_a_rank_without_samples_has_further_inputs_too():
+    loader = BatchLoader(Numbered(1), 2, shuffle=False, rank=0, world_size=2, inputs=("depth",))
+    assert next(loader.epoch(0))["image"].shape == (0, 4, 4, 6)
+
+
 def test_drop_last():
     loader = BatchLoader(Numbered(7), 3, shuffle=False, drop_last=True)
     assert loader.batches_per_epoch == 2

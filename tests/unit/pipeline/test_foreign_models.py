@@ -12,11 +12,15 @@ from lomt.pipeline import run
 from lomt.pruning.storage import load
 from lomt.recipe import parse_recipe
 from tests.reference import foreign_models
-from tests.reference.foreign_models import FOREIGN
+from tests.reference.foreign_models import FOREIGN, INPUTS
 
 pytest.importorskip("segmentation_models_pytorch", reason="segmentation_models_pytorch is not installed")
 
-BACKBONES = {"torchvision resnet18 with FPN": ("backbone",), "timm ViT": ("vit",)}
+BACKBONES = {
+    "timm ViT": ("vit",),
+    "smp Unet, one decoder for both": ("encoder", "decoder"),
+    "torchvision resnet18 and timm resnet10t, two inputs": ("colour", "geometry", "fuse"),
+}
 
 
 def backbone_of(name):
@@ -37,17 +41,20 @@ def test_the_split_is_right_and_the_network_bitwise_the_model(name):
     kind, options, size = FOREIGN[name]
     torch.manual_seed(0)
     model = kind(**options)
-    images = torch.randn(2, 3, *size)
-    adoption = adopt(model, [images])
+    inputs = INPUTS.get(name, {})
+    given = [torch.randn(2, channels, *size) for channels in (3, *inputs.values())]
+    adoption = adopt(model, given)
     assert adoption.backbone == backbone_of(name)
     assert not adoption.closed
-    network = AdoptedSpec("none:none", dict.fromkeys(adoption.tasks, True), size).cut(adoption)
+    network = AdoptedSpec("none:none", dict.fromkeys(adoption.tasks, True), size, inputs=inputs).cut(adoption)
     model.train()
     torch.manual_seed(1)
-    model(images)  # dropout and statistics: the same random numbers, the same updates
+    model(*given)  # dropout and statistics: the same random numbers, the same updates
     torch.manual_seed(1)
+    images = torch.cat(given, 1)
     network.train()(images)
-    expected, found = model.eval()(images), network.eval()(images)
+    expected, found = model.eval()(*given), network.eval()(images)
+    assert all(torch.equal(found[task], value) for task, value in network(*given).items())
     for task, wanted in expected.items():
         if wanted.shape[-2:] != size:
             wanted = torch.nn.functional.interpolate(wanted, size=size, mode="bilinear", align_corners=False)
@@ -68,6 +75,7 @@ def test_it_is_located_rewired_pruned_to_half_and_exported(name, tmp_path):
                 "factory": f"tests.reference.foreign_models:{kind.__name__}",
                 "factory_options": options,
                 "trained": True,
+                "inputs": list(INPUTS.get(name, {})),
             },
             "train": {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 1e-3}},
             "locate": {"lambdas": {"start": 0.3, "stop": 3.0, "count": 2}},
@@ -80,5 +88,8 @@ def test_it_is_located_rewired_pruned_to_half_and_exported(name, tmp_path):
     plan = json.loads((tmp_path / "run" / "pruned" / "plan.json").read_text())
     assert plan["macs_after"] <= 0.5 * plan["macs_before"]
     export_onnx(
-        pruned, torch.randn(1, 3, *size), tmp_path / "model.onnx", fixed_size=True
+        pruned,
+        torch.randn(1, 3 + sum(INPUTS.get(name, {}).values()), *size),
+        tmp_path / "model.onnx",
+        fixed_size=True,
     )  # raises unless verified

@@ -3,7 +3,7 @@ import torch
 from torch import fx
 
 from lomt.models import AdoptedSpec, AdoptionError, adopt, fit_adapters
-from lomt.models.adopted.adapter import Adapter, fit_adapter
+from lomt.models.adopted.adapter import Adapter, AdapterFit
 from lomt.models.adopted.features import Feature
 from tests.reference import own_models
 
@@ -34,6 +34,13 @@ def drawn(shape, seed=0, count=8):
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
+def fit(adapter, pairs):
+    sums = AdapterFit(adapter)
+    for source, target in pairs:
+        sums.add(source, target)
+    sums.finish()
+
+
 def test_the_result_has_the_form_that_the_decoder_knows(pair):
     source, target = pair
     assert Adapter(source, target)(drawn(source.shape)).shape == (8, *target.shape)
@@ -42,14 +49,14 @@ def test_the_result_has_the_form_that_the_decoder_knows(pair):
 def test_a_linear_map_is_found_whatever_its_mean_and_scale(pair):
     source, target = pair
     teacher = Adapter(source, target).eval()
-    features = 3 * drawn(source.shape) + 2
+    features = 3 * drawn(source.shape, count=400) + 2
     if target.form == "map":
         teacher.norm.weight.data.uniform_(0.5, 2)
         teacher.norm.bias.data.uniform_(-2, 2)
     wanted = teacher(features).detach()
     student = Adapter(source, target).eval()
     before = (student(features) - wanted).square().mean()
-    fit_adapter(student, [(features[:4], wanted[:4]), (features[4:], wanted[4:])])
+    fit(student, [(features[:100], wanted[:100]), (features[100:], wanted[100:])])
     after = (student(features) - wanted).square().mean()
     is_enlarged = source.shape[1:] < target.shape[1:] and source.form == "map"
     assert after < (0.2 if is_enlarged else 1e-3) * before
@@ -63,9 +70,9 @@ def test_it_is_the_ridge_regression_of_scikit_learn():
     source, target = feature("early", "tokens", (10, 6)), feature("late", "tokens", (10, 4))
     x, y = drawn((10, 6)), drawn((10, 4), seed=1)
     student = Adapter(source, target)
-    fit_adapter(student, [(x, y)])
+    fit(student, [(x, y)])
     rows, wanted = x.flatten(0, 1).double(), y.flatten(0, 1).double()
-    strength = 1e-4 * (rows - rows.mean(0)).square().mean().item() * len(rows)
+    strength = rows.shape[1] * (rows - rows.mean(0)).square().mean().item()
     found = Ridge(alpha=strength).fit(rows.numpy(), wanted.numpy())
     torch.testing.assert_close(
         student.project.weight.double(), torch.from_numpy(found.coef_), rtol=1e-5, atol=1e-6
@@ -81,7 +88,7 @@ def test_what_cannot_be_mapped_is_refused():
     with pytest.raises(AdoptionError, match="Choose another layer"):
         Adapter(feature("early", "tokens", (9, 6)), feature("late", "tokens", (10, 6)))
     with pytest.raises(ValueError, match="at least one batch"):
-        fit_adapter(Adapter(feature("a", "vector", (6,)), feature("b", "vector", (4,))), [])
+        fit(Adapter(feature("a", "vector", (6,)), feature("b", "vector", (4,))), [])
 
 
 def test_adapters_of_a_network_come_nearer_to_what_it_computed():
