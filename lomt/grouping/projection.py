@@ -148,10 +148,9 @@ class SparseProjection(Projection):
 
     def _add(self, result: Tensor, block: Tensor, random: np.random.Generator) -> None:
         places, signs = self._hashes(block.shape[1], random, block.device)
-        # Row by row of the transpose, so that each parameter's samples lie side by side.
-        sums = result.new_zeros(self.dimension, len(block))
-        sums.index_add_(0, places, (block * signs).T.contiguous())
-        result += sums.T
+        # A sample at a time: rows of a few samples are scattered much more slowly than single numbers.
+        for sums, entries in zip(result, block, strict=True):
+            sums.index_add_(0, places, entries * signs)
 
     def _lift_block(self, vector: Tensor, entries: int, random: np.random.Generator) -> Tensor:
         places, signs = self._hashes(entries, random, vector.device)

@@ -146,14 +146,14 @@ class _TorchJd:
     def __init__(self, kind: str, options: Mapping[str, Any]) -> None:
         try:
             from torchjd import aggregation
+
+            self._aggregate = getattr(aggregation, _TORCHJD[kind])(**{**_DEFAULTS.get(kind, {}), **options})
         except ImportError as error:
             raise TrainingError(
-                f"Expected torchjd to be installed, because `aggregation` is {kind}. "
-                "Install it with `pip install lomt[aggregation]`, or choose pcgrad, weighted_pcgrad or primary_pcgrad."
+                f"Expected torchjd and its solvers to be installed, because `aggregation` is {kind}. Install them with "
+                "`pip install lomt[aggregation]`, or choose pcgrad, weighted_pcgrad or primary_pcgrad."
             ) from error
-        try:
-            self._aggregate = getattr(aggregation, _TORCHJD[kind])(**options)
-        except (TypeError, ValueError, ImportError) as error:
+        except (TypeError, ValueError) as error:
             raise TrainingError(f"Aggregation `{kind}` cannot be made so: {error}.") from error
 
     def __call__(self, rows: Tensor, step: int) -> Tensor:
@@ -172,6 +172,11 @@ _TORCHJD = {
     "config": "ConFIG",
     "graddrop": "GradDrop",
     "upgrad": "UPGrad",
+}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "cagrad": {
+        "c": 0.4
+    }  # for NYU-v2 in Liu et al., "Conflict-Averse Gradient Descent", 2021, arXiv 2110.14048
 }
 _OWN: Mapping[str, Callable[..., Aggregator | BayesAgg]] = {
     "bayesagg": BayesAgg,

@@ -69,10 +69,17 @@ def test_draws_follow_seed_and_step():
     assert any(not torch.equal(found[0], later) for later in found)
 
 
-@pytest.mark.parametrize("name", ["mgda", "imtl_g", "aligned_mtl", "config", "graddrop"])
+@pytest.mark.parametrize("name", ["mgda", "imtl_g", "aligned_mtl", "config", "graddrop", "cagrad", "upgrad"])
 def test_those_of_torchjd(name):
     jd = pytest.importorskip("torchjd.aggregation")
-    kinds = {"mgda": jd.MGDA, "imtl_g": jd.IMTLG, "aligned_mtl": jd.AlignedMTL, "config": jd.ConFIG}
+    kinds = {
+        "mgda": jd.MGDA,
+        "imtl_g": jd.IMTLG,
+        "aligned_mtl": jd.AlignedMTL,
+        "config": jd.ConFIG,
+        "cagrad": lambda: jd.CAGrad(c=0.4),
+        "upgrad": jd.UPGrad,
+    }
     rows = conflicting()
     found = make_aggregator(name, TASKS)(rows, 3)
 
@@ -112,9 +119,17 @@ def test_what_does_not_fit_is_named(name, options, target, error, message):
 def test_torchjd_is_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchjd", None)
     with pytest.raises(
-        TrainingError, match=r"torchjd to be installed, because `aggregation` is mgda.*lomt\[aggreg"
+        TrainingError,
+        match=r"torchjd and its solvers to be installed, because `aggregation` is mgda.*lomt\[aggreg",
     ):
         make_aggregator("mgda", TASKS)
+
+
+def test_the_solver_of_one_is_part_of_the_extra(monkeypatch):
+    pytest.importorskip("torchjd")
+    monkeypatch.setitem(sys.modules, "qpsolvers", None)
+    with pytest.raises(TrainingError, match=r"solvers to be installed, because `aggregation` is upgrad"):
+        make_aggregator("upgrad", TASKS)
 
 
 def test_options_that_torchjd_refuses_are_named():
