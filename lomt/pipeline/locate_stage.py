@@ -80,21 +80,31 @@ def run_locate(context: Context) -> None:
     trials.write_json("profiles.json", found)
     trials.finish()
     if context.is_writer:
-        adoption = None if context.parts.own_model is None else context.parts.adoption
         text = format_branch_points(
             chosen,
             profiles,
             context.parts.layers,
             tried,
             evidence=method.evidence,
-            reads={task: adoption.instead(task, layer) for task, layer in chosen.items()}
-            if adoption
-            else None,
+            reads=_reads(context, chosen),
         )
         write_text_atomically(folder.path / "branch_points.yaml", text)
         write_report(context, folder)
     folder.write_json("profiles.json", found)
     folder.finish()
+
+
+def _reads(context: Context, chosen: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return what decoders of the user's own model will read in place of each layer that they were made for."""
+    if context.parts.own_model is None:
+        return {}
+    adoption = context.parts.adoption
+    return {
+        task: {
+            name: own for name, own in adoption.instead(task, layer).items() if name not in adoption.inputs
+        }
+        for task, layer in chosen.items()
+    }
 
 
 def _reading(context: Context) -> dict[str, Any]:

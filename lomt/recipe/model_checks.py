@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from lomt.data.sample import IMAGE
 from lomt.recipe.model_settings import DecoderSettings
 from lomt.recipe.problems import Problem, did_you_mean
 from lomt.recipe.settings import Recipe
@@ -10,6 +9,7 @@ from lomt.recipe.settings import Recipe
 __all__ = ["model_problems"]
 
 _OF_OWN_MODEL = ("factory_options", "weights", "trained", "inputs", "outputs", "decoders", "new_decoders")
+_IMAGE = "image"  # as in samples; read without PyTorch
 _OF_TIMM = ("name", "output_stride", "weights")
 
 
@@ -82,7 +82,7 @@ def _inputs(recipe: Recipe) -> Iterator[Problem]:
     here, known = ("model", "inputs"), set[str]()
     predicted = {name: task for task, own in recipe.tasks.items() for name in (task, own.target or task)}
     for name in recipe.model.inputs:
-        if name == IMAGE:
+        if name == _IMAGE:
             yield Problem(here, "the image is always the first input: name what comes after it.")
         elif name in known:
             yield Problem(here, f"`{name}` is named twice.")

@@ -72,6 +72,16 @@ def test_every_stage_runs_to_verified_files(finished):
     assert "depth" in str(summary)
 
 
+def test_located_layers_come_with_what_each_input_will_read(finished):
+    out, _, _ = finished
+    text = (out / "locate" / "branch_points.yaml").read_text()
+    depth = load(out / "rewired").decoders["depth"].reads
+    kept = [name for name, layer in depth.items() if name == layer]
+    assert f"its decoder goes on reading {', '.join(kept)}\n" in text
+    for name, layer in depth.items():
+        assert name == layer or f"its decoder reads {layer} in place of {name}, by an adapter\n" in text
+
+
 def test_what_is_up_to_date_is_skipped_until_the_weights_change(finished, weights, tmp_path):
     out, _, _ = finished
     messages = Messages()
