@@ -50,7 +50,7 @@ class PruneSettings(Settings):
     importance: Literal[
         "magnitude", "batchnorm", "taylor", "random", "task_union", "task_share", "task_weighted"
     ] = Field(
-        default="magnitude",
+        default="task_weighted",
         description="Which channels matter; `taylor` and the `task_` ones read gradients of the tasks' losses.",
     )
     loss_batches: PositiveInt = Field(

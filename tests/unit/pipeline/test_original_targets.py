@@ -18,8 +18,12 @@ from lomt.pipeline.context import open_context
 from lomt.pipeline.model_source import open_source
 from lomt.pipeline.onnx_quality import metric_differences, metric_sizes
 from lomt.pipeline.parts import Parts
+from lomt.pipeline.prune_rounds import Rounds
+from lomt.pipeline.run_directory import StageFolder
 from lomt.pipeline.verify_file import verify_file
+from lomt.pruning.storage import load
 from lomt.recipe import load_recipe
+from lomt.structure import trace_structure
 from lomt.training import SilentProgress
 from tests.reference import own_models
 from tests.unit.pipeline.messages import Messages
@@ -210,6 +214,19 @@ def finished(photos, own, tmp_path_factory):
     out, told = tmp_path_factory.mktemp("runs") / "tiny", Messages()
     summary = run(images_recipe(photos, *own, POINTS, PRUNE), out, last="export", progress=told)
     return out, summary, told.texts
+
+
+@pytest.mark.parametrize("importance", ["task_weighted", "taylor"])
+def test_what_the_targets_are_made_of_is_scored_without_them(finished, photos, own, importance):
+    prune_dense = f"{PRUNE[:-1]}, target: dense, importance: {importance}}}"
+    context = open_context(images_recipe(photos, *own, prune_dense, augment={"flip": 0}), finished[0])
+    rounds = Rounds(context, context.recipe.prune, StageFolder(finished[0] / "unused", ""))
+    dense, cpu = load(finished[0] / "dense"), torch.device("cpu")
+    scores = rounds._importance(cpu)(trace_structure(dense, rounds._example(dense)), dense)
+    own_losses = next(rounds._batches(cpu).losses(1, dense))
+    assert float(own_losses["depth"].detach()) < 1e-5
+    depth = [values for name, values in scores.items() if name.startswith("decoders.depth")]
+    assert depth and all(float(values.sum()) > 0 for values in depth)
 
 
 def test_the_network_agrees_with_itself_and_its_files_pass(finished):

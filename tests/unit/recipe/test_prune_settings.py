@@ -15,7 +15,7 @@ def test_without_the_block_there_is_no_such_stage(base):
 
 def test_everything_left_out_is_filled_in(base):
     prune = Recipe.model_validate({**base, "prune": {"macs": 0.5}}).prune
-    assert (prune.target, prune.importance, prune.ranking) == ("rewired", "magnitude", "global")
+    assert (prune.target, prune.importance, prune.ranking) == ("rewired", "task_weighted", "global")
     assert (prune.rounds, prune.divisor, prune.minimum, prune.protect) == (1, None, 0.1, [])
     assert prune.distill is None
     assert prune.train == Recipe.model_validate(base).train
