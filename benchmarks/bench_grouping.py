@@ -182,7 +182,7 @@ def affinity(recipe: Recipe, some: tuple[str, ...]) -> dict[str, Any]:
             for what, content in (("estimated", stored), ("true", true.facts))
         }
         before = torch.tensor([stored["before"][name] for name in names], dtype=torch.float64)
-        unchanged = before[:, None].expand(len(names), -1).clone()
+        unchanged = before[:, None].expand(len(names), -1)
         trainings = {"all": len(subsets_for(every)) * base, "some": len(subsets_for(names)) * base}
         one_training_s = sum(spent) / len(spent)
         return {

@@ -157,13 +157,13 @@ class _BatchMaker:
     def __call__(self, number: int) -> dict[str, Tensor]:
         indices = self.order[self.where(number)].tolist()
         if indices:
-            return self._whole(
+            return self._stacked(
                 collate([self._sample(index) for index in indices], self.dataset.targets, self.pool)
             )
-        shapes = self._whole(collate([self.dataset.sample(0)], self.dataset.targets))
+        shapes = self._stacked(collate([self.dataset.sample(0)], self.dataset.targets))
         return {name: values[:0] for name, values in shapes.items()}
 
-    def _whole(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _stacked(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Put what the network takes beside the image among the image's channels."""
         if not self.inputs:
             return batch

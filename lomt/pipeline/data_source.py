@@ -18,7 +18,7 @@ from lomt.errors import DataError
 from lomt.models.factory import load_factory
 from lomt.recipe import Recipe, find_data
 
-__all__ = ["Split", "known_targets", "needs_check", "open_split"]
+__all__ = ["Split", "channels_of", "known_targets", "needs_check", "open_split"]
 
 Split = Literal["train", "validation", "test"]
 _ROOMS_OFFSETS = {"train": 0, "validation": 1, "test": 2}
@@ -54,6 +54,11 @@ def known_targets(recipe: Recipe) -> Mapping[str, TargetSpec]:
         made = _made(recipe, "test")
         return {} if made is None else made.targets
     return targets_of(recipe.data.kind, find_data(recipe.data))
+
+
+def channels_of(inputs: Mapping[str, TargetSpec]) -> int:
+    """Count the channels of images that have further inputs behind red, green and blue."""
+    return 3 + sum(spec.out_channels for spec in inputs.values())
 
 
 def needs_check(recipe: Recipe) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lomt.pipeline.parts import Parts
+from lomt.pruning.task_importance import SquaredOutputs
 from lomt.recipe import TrainSettings
 
 __all__ = ["FirstBatches"]
@@ -47,6 +48,10 @@ class FirstBatches:
                 mean = task.loss(predictions[name], target) / task.loss.count(target).clamp(min=1)
                 losses[name] = parts.weights[name] * mean
             yield losses
+
+    def squared_predictions(self, count: int, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Yield each batch's mean squared predictions by task, for a model whose labels are its own answers."""
+        yield from SquaredOutputs(images.to(self.device) for images in self.images(count))(model)
 
     def _batches(self, count: int) -> Iterator[Mapping[str, Tensor]]:
         return islice(self.parts.loader("train", self.settings).epoch(0), count)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lomt.data import Dataset, TargetSpec, teach
 from lomt.errors import UnknownNameError
-from lomt.pipeline.data_source import Split, known_targets
+from lomt.pipeline.data_source import Split, channels_of, known_targets
 from lomt.pipeline.original_answers import OriginalAnswers, specs_of_answers
 from lomt.recipe import Recipe
 from lomt.training import Progress
@@ -74,8 +74,8 @@ class OriginalTargets:
             DataError: If its predictions are not of the shape that the task's kind asks for.
         """
         height, width = self._recipe.data.size
-        channels = 3 + sum(spec.out_channels for spec in self._inputs.values())
-        predictions = self._answers.predictions(torch.zeros(1, channels, height, width))
+        images = torch.zeros(1, channels_of(self._inputs), height, width)
+        predictions = self._answers.predictions(images)
         return specs_of_answers(predictions, self._kinds, (height, width), self.own)
 
     def teach(self, split: Split, dataset: Dataset, fingerprint: str, progress: Progress | None) -> Dataset:

@@ -32,7 +32,7 @@ from lomt.models import (
     create_backbone,
     list_layers,
 )
-from lomt.pipeline.data_source import Split, known_targets, needs_check, open_split
+from lomt.pipeline.data_source import Split, channels_of, known_targets, needs_check, open_split
 from lomt.pipeline.original_targets import OriginalTargets
 from lomt.pipeline.own_model import OwnModel
 from lomt.recipe import DecoderSettings, Recipe, TrainSettings, find_weights
@@ -127,7 +127,7 @@ class Parts:
     @property
     def channels(self) -> int:
         """Channels of what networks take."""
-        return 3 + sum(spec.out_channels for spec in self.inputs.values())
+        return channels_of(self.inputs)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:

@@ -27,7 +27,6 @@ from lomt.pruning.plan import PruningPlan
 from lomt.pruning.prune import PruneResult
 from lomt.pruning.ranking import BudgetError
 from lomt.pruning.storage import load, save
-from lomt.pruning.task_importance import SquaredOutputs
 from lomt.recipe.prune_settings import BUDGETS, PruneSettings
 from lomt.training import recalibrate_batch_norm
 from lomt.training.checkpoint import (
@@ -208,11 +207,13 @@ class Rounds:
     def _importance(self, device: torch.device) -> Importance:
         # The shares of `task_weighted` know nothing of a loss's scale.
         more = {"weights": self.context.parts.weights} if self.settings.importance == "task_weighted" else {}
-        batches, count = self._batches(device), self.settings.loss_batches
-        losses: Callable[[nn.Module], Iterator[dict[str, Tensor]]] = partial(batches.losses, count)
-        if self.settings.target == "dense" and self.context.recipe.data.targets == "original":
-            # The targets are its own answers: it has no losses, and no gradients of them.
-            losses = SquaredOutputs([images.to(device) for images in batches.images(count)])
+        batches = self._batches(device)
+        # Where the targets are its own answers, a network has no losses, and no gradients of them.
+        is_own_teacher = self.settings.target == "dense" and self.context.recipe.data.targets == "original"
+        losses: Callable[[nn.Module], Iterator[dict[str, Tensor]]]
+        losses = partial(
+            batches.squared_predictions if is_own_teacher else batches.losses, self.settings.loss_batches
+        )
         return make_importance(self.settings.importance, losses, **more)
 
     def _batches(self, device: torch.device) -> FirstBatches:

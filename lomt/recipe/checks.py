@@ -9,7 +9,7 @@ from lomt.recipe.finetune_settings import FinetuneSettings
 from lomt.recipe.group_checks import group_problems
 from lomt.recipe.model_checks import model_problems
 from lomt.recipe.model_settings import ModelSettings
-from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.problems import Problem, did_you_mean, unknown_task
 from lomt.recipe.prune_settings import BUDGETS, DistillSettings, PruneSettings
 from lomt.recipe.settings import Recipe
 from lomt.recipe.sparsify_checks import sparsify_problems
@@ -45,11 +45,7 @@ def find_contradictions(recipe: Recipe) -> Iterator[Problem]:
     if recipe.add is not None:
         yield from _add(recipe.add, recipe)
     yield from group_problems(recipe)
-    if recipe.target is not None and recipe.tasks and recipe.target not in recipe.tasks:
-        near = did_you_mean(recipe.target, recipe.tasks) or "."
-        yield Problem(
-            ("target",), f"unknown task `{recipe.target}`{near} Known are {', '.join(recipe.tasks)}."
-        )
+    yield from unknown_task(("target",), recipe.target, recipe.tasks)
 
 
 def _data(recipe: Recipe) -> Iterator[Problem]:
@@ -255,10 +251,7 @@ def _finetune(finetune: FinetuneSettings, recipe: Recipe) -> Iterator[Problem]:
         yield Problem(
             ("finetune", "target"), "a task to go on for is needed, and `target` names none either."
         )
-    elif finetune.target is not None and recipe.tasks and finetune.target not in recipe.tasks:
-        near = did_you_mean(finetune.target, recipe.tasks) or "."
-        known = ", ".join(recipe.tasks)
-        yield Problem(("finetune", "target"), f"unknown task `{finetune.target}`{near} Known are {known}.")
+    yield from unknown_task(("finetune", "target"), finetune.target, recipe.tasks)
     for network, block in (("sparse", "sparsify"), ("pruned", "prune")):
         if finetune.network == network and getattr(recipe, block) is None:
             yield Problem(
@@ -268,10 +261,7 @@ def _finetune(finetune: FinetuneSettings, recipe: Recipe) -> Iterator[Problem]:
 
 
 def _add(add: AddSettings, recipe: Recipe) -> Iterator[Problem]:
-    if add.task is not None and recipe.tasks and add.task not in recipe.tasks:
-        near = did_you_mean(add.task, recipe.tasks) or "."
-        known = ", ".join(recipe.tasks)
-        yield Problem(("add", "task"), f"unknown task `{add.task}`{near} Known are {known}.")
+    yield from unknown_task(("add", "task"), add.task, recipe.tasks)
     if add.threshold > add.initial_score:
         yield Problem(
             ("add", "threshold"),

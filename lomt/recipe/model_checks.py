@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from lomt.recipe.model_settings import DecoderSettings
-from lomt.recipe.problems import Problem, did_you_mean
+from lomt.recipe.problems import Problem, unknown_task
 from lomt.recipe.settings import Recipe
 
 __all__ = ["model_problems"]
@@ -55,10 +55,7 @@ def _own(recipe: Recipe) -> Iterator[Problem]:
         )
     for key in ("outputs", "decoders", "new_decoders"):
         for task in getattr(model, key):
-            if recipe.tasks and task not in recipe.tasks:
-                near = did_you_mean(task, recipe.tasks) or "."
-                known = ", ".join(recipe.tasks)
-                yield Problem(("model", key, task), f"unknown task `{task}`{near} Known are {known}.")
+            yield from unknown_task(("model", key, task), task, recipe.tasks)
     if model.outputs:
         for task in recipe.tasks:
             if task not in model.outputs:

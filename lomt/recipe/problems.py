@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lomt.recipe.inheritance import KeyPath, has_key, source_of
 from lomt.recipe.keys import kind_at, known_keys
 
-__all__ = ["Problem", "did_you_mean", "from_validation", "own_problems", "show"]
+__all__ = ["Problem", "did_you_mean", "from_validation", "own_problems", "show", "unknown_task"]
 
 _NAME_RULES = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "letters, digits, `.`, `_` and `-`, a letter or digit first",
@@ -59,6 +59,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean ...?` for the nearest known name, or nothing when none is near."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f", did you mean `{close[0]}`?" if close else ""
+
+
+def unknown_task(path: KeyPath, task: str | None, tasks: Collection[str]) -> Iterator[Problem]:
+    """Yield that a task is not among the recipe's; nothing where none is named, or tasks could not be read."""
+    if task is not None and tasks and task not in tasks:
+        near = did_you_mean(task, tasks) or "."
+        yield Problem(path, f"unknown task `{task}`{near} Known are {', '.join(tasks)}.")
 
 
 def from_validation(error: ValidationError) -> list[Problem]:

@@ -173,11 +173,8 @@ _TORCHJD = {
     "graddrop": "GradDrop",
     "upgrad": "UPGrad",
 }
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "cagrad": {
-        "c": 0.4
-    }  # for NYU-v2 in Liu et al., "Conflict-Averse Gradient Descent", 2021, arXiv 2110.14048
-}
+# The constant for NYU-v2 in Liu et al., "Conflict-Averse Gradient Descent", 2021, arXiv 2110.14048.
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"cagrad": {"c": 0.4}}
 _OWN: Mapping[str, Callable[..., Aggregator | BayesAgg]] = {
     "bayesagg": BayesAgg,
     "pcgrad": PCGrad,
