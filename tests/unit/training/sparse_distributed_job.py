@@ -1,4 +1,7 @@
-"""Trains a small network to a sparsity target and writes losses, thresholds and pattern; by one process or several."""
+"""Trains a small network to a sparsity target and writes losses, thresholds and pattern; by one process or several.
+
+A second argument names how the tasks' gradients are aggregated.
+"""
 
 import json
 import sys
@@ -20,7 +23,7 @@ from lomt.tasks import make_task
 from lomt.training import OptimizerOptions, SparseToTarget, Trainer, TrainingOptions, make_accelerator
 
 
-def main(out: Path) -> None:
+def main(out: Path, aggregation: str | None = None) -> None:
     torch.set_num_threads(1)
     engine = make_accelerator(device="cpu")
     place = {"rank": engine.process_index, "world_size": engine.num_processes}
@@ -49,7 +52,12 @@ def main(out: Path) -> None:
         model,
         tasks,
         BatchLoader(rooms, 8, shuffle=True, augmentation=Augmentation(flip=0.5), **place),
-        TrainingOptions(epochs=3, weighting="adaptive", optimizer=OptimizerOptions("sgd", lr=0.01)),
+        TrainingOptions(
+            epochs=3,
+            weighting="adaptive",
+            aggregation=aggregation,
+            optimizer=OptimizerOptions("sgd", lr=0.01),
+        ),
         regularizer=SparseToTarget(controller),
         accelerator=engine,
     )
@@ -66,4 +74,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -15,7 +15,7 @@ SPARSE_JOB = Path(__file__).with_name("sparse_distributed_job.py")
 ROOT = Path(__file__).parents[3]
 
 
-def run(world_size: int, out: Path, job: Path = JOB) -> dict:
+def run(world_size: int, out: Path, job: Path = JOB, *options: str) -> dict:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -28,7 +28,10 @@ def run(world_size: int, out: Path, job: Path = JOB) -> dict:
         environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
         processes.append(
             subprocess.Popen(
-                [sys.executable, str(job), str(out)], env=environment, stderr=subprocess.PIPE, text=True
+                [sys.executable, str(job), str(out), *options],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         )
     for process in processes:
@@ -50,8 +53,9 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_reach_the_target_as_one(tmp_path):
-    one, two = (run(count, tmp_path / f"{count}.json", SPARSE_JOB) for count in (1, 2))
+@pytest.mark.parametrize("options", [(), ("pcgrad",)], ids=["sum", "pcgrad"])
+def test_two_processes_reach_the_target_as_one(tmp_path, options):
+    one, two = (run(count, tmp_path / f"{count}.json", SPARSE_JOB, *options) for count in (1, 2))
 
     assert one["pattern"] == two["pattern"]
     assert one["reached"] == pytest.approx(0.45, abs=0.01) and two["reached"] == one["reached"]
