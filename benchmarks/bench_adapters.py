@@ -23,7 +23,7 @@ from torch import Tensor
 from lomt.data import BatchLoader, open_folder
 from lomt.deploy import describe_environment
 from lomt.models import Adoption, adopt
-from lomt.models.adopted import Adapter, AdapterFit, Feature
+from lomt.models.adopted import Explanation, Feature
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adopted_fpn import MultitaskFpn
@@ -47,7 +47,7 @@ def main() -> None:
     adoption = adopt(model.eval(), [torch.zeros(1, 3, *SIZE)])
     seen = features_of(adoption)
     learn, judge = seen[: max(COUNTS) // BATCH], seen[max(COUNTS) // BATCH :]
-    read = [name for name in adoption.read(adoption.tasks[0]) if name in adoption.features]
+    read = adoption.layers_read(adoption.tasks[0])
     result: dict[str, Any] = {"environment": describe_environment(), "images": COUNTS, "ridges": RIDGES}
     result["by_layer"] = {name: by_layer(adoption, name, learn, judge) for name in read}
     result["by_ridge"] = list(by_ridge(adoption, read, learn, judge))
@@ -99,15 +99,12 @@ def explained(
     source: Feature, target: Feature, learn: Features, judge: Features, ridge: float = 1.0
 ) -> float:
     """Return the share of the target's variance that an adapter explains on images that its fit has not seen."""
-    adapter = Adapter(source, target).eval()
-    fit = AdapterFit(adapter, ridge)
+    explanation = Explanation(source, target, ridge)
     for features in learn:
-        fit.add(features[source.name], wanted(features, target))
-    fit.finish()
-    left = torch.cat([adapter(features[source.name]) - wanted(features, target) for features in judge])
-    whole = torch.cat([wanted(features, target) for features in judge])
-    spread = whole - whole.mean([0, *range(2, whole.ndim)], keepdim=True)
-    return 1 - (left.square().sum() / spread.square().sum()).item()
+        explanation.learn(features[source.name], wanted(features, target))
+    for features in judge:
+        explanation.judge(features[source.name], wanted(features, target))
+    return explanation.share
 
 
 def wanted(features: Mapping[str, Tensor], target: Feature) -> Tensor:

@@ -1,7 +1,7 @@
 """Where each task leaves the backbone."""
 
 from lomt.branching.agreement import layers_apart
-from lomt.branching.branch_points import format_branch_points, read_branch_points
+from lomt.branching.branch_points import BranchPoint, DecoderInput, format_branch_points, read_branch_points
 from lomt.branching.evidence import DensityProfile, LayerEvidence, density_profile, survival_profiles
 from lomt.branching.feature_selection import FeatureSelection, SelectionError, SelectionModel
 from lomt.branching.layer_costs import LayerCost, cost_factors, layer_costs
@@ -11,6 +11,8 @@ from lomt.branching.rules import RULES, branch_point
 
 __all__ = [
     "RULES",
+    "BranchPoint",
+    "DecoderInput",
     "DensityProfile",
     "FeatureSelection",
     "LayerCost",

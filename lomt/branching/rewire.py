@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from lomt.errors import UnknownNameError
+from lomt.branching.branch_points import BranchPoint
+from lomt.errors import ArtifactError, UnknownNameError
 from lomt.models import AdoptedSpec, ModelSpec
 
 __all__ = ["copy_matching_weights", "rewire"]
@@ -15,7 +16,7 @@ __all__ = ["copy_matching_weights", "rewire"]
 AnySpec = TypeVar("AnySpec", bound=ModelSpec | AdoptedSpec)
 
 
-def rewire(spec: AnySpec, branch_points: Mapping[str, str]) -> AnySpec:
+def rewire(spec: AnySpec, branch_points: Mapping[str, BranchPoint]) -> AnySpec:
     """Return the plan of the network whose decoders read the given layers.
 
     The backbone of the network built from it ends after the deepest branch point; with every task at
@@ -24,15 +25,29 @@ def rewire(spec: AnySpec, branch_points: Mapping[str, str]) -> AnySpec:
 
     Args:
         spec: The original network.
-        branch_points: Layer by task; tasks that are absent stay where they are.
+        branch_points: Layer by task; of such a decoder also the layers that single inputs are read from. Tasks that
+            are absent stay where they are.
 
     Raises:
         UnknownNameError: If a task is not one of the network's.
+        ArtifactError: If inputs are named of a decoder that has only one.
     """
     for task in branch_points:
         if task not in spec.decoders:
             raise UnknownNameError("task", task, spec.decoders)
-    return replace(spec, branch_points={**spec.branch_points, **branch_points})
+    layers = {task: own for task, own in branch_points.items() if isinstance(own, str)}
+    reads = {task: own for task, own in branch_points.items() if not isinstance(own, str)}
+    kept = {task: layer for task, layer in spec.branch_points.items() if task not in reads}
+    if isinstance(spec, AdoptedSpec):
+        others = {task: own for task, own in spec.reads.items() if task not in layers}
+        return replace(spec, branch_points={**kept, **layers}, reads={**others, **reads})
+    if reads:
+        task = next(iter(reads))
+        raise ArtifactError(
+            f"Expected one layer for task `{task}`, because decoders that are built of a recipe read one, but got "
+            f"{dict(reads[task])}. Name the layer."
+        )
+    return replace(spec, branch_points={**kept, **layers})
 
 
 def copy_matching_weights(source: nn.Module, target: nn.Module) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from lomt.models.adopted import (
     AdoptionError,
     adopt,
     describe,
+    explain,
     fit_adapters,
     recipe_block,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "choose_path",
     "create_backbone",
     "describe",
+    "explain",
     "extend",
     "fit_adapters",
     "inspect_backbone",

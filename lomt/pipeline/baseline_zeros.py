@@ -125,7 +125,7 @@ class BaselineZeros:
 
     def _initial(self) -> TaskNetwork:
         start = self.context.recipe.rewire.start if self.settings.network == "rewired" else "initial"
-        return initial_network(self.context, self._trained().branch_points, start)
+        return initial_network(self.context, self._trained().spec, start)
 
     def _train(self, number: int) -> None:
         settings, context, place = self.settings, self.context, self._place(number)

@@ -41,10 +41,11 @@ from lomt.training import (
 )
 from lomt.training.weighting import Weighting
 
-__all__ = ["Context", "open_context", "provenance", "wait_for_all"]
+__all__ = ["ADAPTER_IMAGES", "Context", "open_context", "provenance", "wait_for_all"]
 
 AnyModel = TypeVar("AnyModel", MultiTaskModel, SelectionModel)
-_ADAPTER_IMAGES = 320
+ADAPTER_IMAGES = 320
+"""Images that adapters begin with, about."""
 
 
 @dataclass
@@ -206,11 +207,11 @@ class Context:
         dense = load_model(self.directory.path / "dense") if start == "dense" else None
         if dense is not None:
             copy_matching_weights(dense, model)
-        if isinstance(model, AdoptedModel) and spec.branch_points:
+        if isinstance(model, AdoptedModel) and model.has_adapters:
             reference = dense if dense is not None else self.parts.original
             assert isinstance(reference, AdoptedModel)
             batches = self.parts.loader("train", self.recipe.train, is_augmented=False).epoch(0)
-            count = -(-_ADAPTER_IMAGES // self.recipe.train.batch_size)
+            count = -(-ADAPTER_IMAGES // self.recipe.train.batch_size)
             images = (self.parts.prepared(batch["image"]) for batch in islice(batches, count))
             fit_adapters(model, reference, images)
         return model

@@ -1,12 +1,13 @@
 """Stage ``locate``: find the layer that each task needs, by the recipe's method, and say how sure that is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lomt.atomic_file import write_text_atomically
 from lomt.branching import DensityProfile, branch_point, format_branch_points
 from lomt.pipeline.context import Context
+from lomt.pipeline.decoder_inputs import locate_inputs
 from lomt.pipeline.finer_trials import prefer_finer
 from lomt.pipeline.locate_joint import joint_key, joint_profiles
 from lomt.pipeline.locate_report import write_report
@@ -71,9 +72,11 @@ def run_locate(context: Context) -> None:
         chosen = {task: min(losses, key=losses.__getitem__) for task, losses in tried.items()}
     for task, layer in chosen.items():
         context.progress.message(f"locate: {task} needs {layer}")
+    inputs = locate_inputs(context, chosen)
     found = {
         "reading": reading,
         "branch_points": chosen,
+        "inputs": {task: [asdict(one) for one in own] for task, own in inputs.items()},
         "profiles": [profile.to_dict() for profile in profiles.values()],
         "finer": tried,
     }
@@ -86,7 +89,7 @@ def run_locate(context: Context) -> None:
             context.parts.layers,
             tried,
             evidence=method.evidence,
-            reads=_reads(context, chosen),
+            inputs=inputs,
         )
         write_text_atomically(folder.path / "branch_points.yaml", text)
         write_report(context, folder)
@@ -94,23 +97,11 @@ def run_locate(context: Context) -> None:
     folder.finish()
 
 
-def _reads(context: Context, chosen: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return what decoders of the user's own model will read in place of each layer that they were made for."""
-    if context.parts.own_model is None:
-        return {}
-    adoption = context.parts.adoption
-    return {
-        task: {
-            name: own for name, own in adoption.instead(task, layer).items() if name not in adoption.inputs
-        }
-        for task, layer in chosen.items()
-    }
-
-
 def _reading(context: Context) -> dict[str, Any]:
     settings = context.recipe.locate
     is_joint = settings.method == "joint"
-    return {
+    own = {"inputs_start": context.recipe.rewire.start} if context.parts.own_model is not None else {}
+    return own | {
         "method": settings.method,
         "rule": settings.joint.rule if is_joint else settings.rule,
         "activity": settings.joint.point if is_joint else settings.activity,

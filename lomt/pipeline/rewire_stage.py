@@ -1,14 +1,13 @@
 """Stage ``rewire``: decoders at their branch points, the backbone cut after the deepest, trained jointly."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from lomt.branching import read_branch_points, rewire
+from lomt.branching import BranchPoint, read_branch_points, rewire
 from lomt.errors import UnknownNameError
-from lomt.models import TaskNetwork, save_model
+from lomt.models import AdoptedSpec, ModelSpec, TaskNetwork, save_model
 from lomt.pipeline.context import Context
 from lomt.pipeline.teacher import distill_settings, make_distillation
 
@@ -29,9 +28,9 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
     folder = context.folder("rewired", context.settings_key("rewire"), chosen, origin)
     if folder.is_finished:
         return
-    shown = ", ".join(f"{task} at {layer}" for task, layer in chosen.items())
+    model = initial_network(context, rewire(parts.model_spec(), chosen), settings.start)
+    shown = ", ".join(f"{task} at {layer}" for task, layer in model.branch_points.items())
     context.progress.message(f"rewire: {shown}")
-    model = initial_network(context, chosen, settings.start)
     teacher = make_distillation(context, settings.distill, context.directory.path / "dense", settings.train)
     trainer = context.trainer(model, parts.tasks, settings.train, folder.path, distillation=teacher)
     trainer.fit()
@@ -40,34 +39,40 @@ def run_rewire(context: Context, branch_points: Path | None = None) -> None:
         save_model(model, folder.path)
     folder.write_json(
         "metrics.json",
-        {"split": "test", "branch_points": chosen, "metrics": result.metrics, "losses": result.losses},
+        {
+            "split": "test",
+            "branch_points": model.branch_points,
+            "metrics": result.metrics,
+            "losses": result.losses,
+        },
     )
     folder.finish()
 
 
 def initial_network(
-    context: Context, branch_points: Mapping[str, str], start: Literal["initial", "dense"]
+    context: Context, spec: ModelSpec | AdoptedSpec, start: Literal["initial", "dense"]
 ) -> TaskNetwork:
     """Return a network with decoders at their branch points as it is before training, the same whenever asked.
 
     Args:
         context: Of the run.
-        branch_points: Layer by task.
+        spec: Which network.
         start: Where the backbone's weights come from: ``"initial"``, those of the recipe, or ``"dense"``.
     """
     torch.manual_seed(context.recipe.seed)
-    return context.build(rewire(context.parts.model_spec(), branch_points), start)
+    return context.build(spec, start)
 
 
-def _branch_points(context: Context, file: Path | None) -> dict[str, str]:
+def _branch_points(context: Context, file: Path | None) -> dict[str, BranchPoint]:
     given = context.recipe.rewire.branch_points
     if file is None and given is not None:
-        chosen = dict(given)
+        chosen = dict[str, BranchPoint](given)
     else:
         path = file or context.directory.path / "locate" / "branch_points.yaml"
         chosen = read_branch_points(path, list(context.recipe.tasks))
     known = {layer.name for layer in context.parts.layers}
-    for task, layer in chosen.items():
-        if layer not in known:
-            raise UnknownNameError(f"layer of task `{task}`", layer, known)
+    for task, point in chosen.items():
+        for layer in [point] if isinstance(point, str) else point.values():
+            if layer not in known:
+                raise UnknownNameError(f"layer of task `{task}`", layer, known)
     return chosen

@@ -220,7 +220,11 @@ def _branch_points(recipe: Recipe) -> Iterator[Problem]:
         return
     path = ("rewire", "branch_points")
     known = ", ".join(recipe.tasks)
-    for task in points:
+    for task, point in points.items():
+        if not isinstance(point, str) and recipe.model.factory is None:
+            yield Problem(
+                (*path, task), "expected one layer, because decoders that are built of a recipe read one."
+            )
         if task not in recipe.tasks:
             near = did_you_mean(task, recipe.tasks) or "."
             yield Problem((*path, task), f"unknown task{near} Known are {known}.")

@@ -183,7 +183,7 @@ def _layers(recipe: Recipe, backbone: Any) -> Iterator[Problem]:
         return
     known = [layer.name for layer in layers]
     for task, layer in points.items():
-        if layer not in known:
+        if isinstance(layer, str) and layer not in known:
             near = did_you_mean(layer, known) or f". Known are {_listing(known)}."
             yield Problem((*path, task), f"unknown layer `{layer}`{near}")
 

@@ -23,8 +23,10 @@ __all__ = ["BenchSettings", "ExportSettings", "Recipe", "RewireSettings"]
 class RewireSettings(Settings):
     """The new model with decoders at the branch points and no backbone after the deepest."""
 
-    branch_points: dict[str, str] | None = Field(
-        default=None, description="Backbone layer of each task; null takes what locate found."
+    branch_points: dict[str, str | dict[str, str]] | None = Field(
+        default=None,
+        description="Backbone layer of each task; null takes what locate found. Of a decoder of your own model that "
+        "reads several layers also the layer to read in place of each that moves, by the layer it was made for.",
     )
     start: Literal["initial", "dense"] = Field(
         default="initial", description="Weights the rewired backbone starts from."

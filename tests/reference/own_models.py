@@ -147,6 +147,34 @@ class TwoUNets(nn.Module):
         return self.parts(self.up_parts(features)), self.depth(self.up_depth(features))
 
 
+class PlainBlock(nn.Module):
+    """A convolution and what follows it."""
+
+    def __init__(self, *channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(*channels, 3, padding=1)
+
+    def forward(self, features):
+        """Go on."""
+        return torch.relu(self.conv(features))
+
+
+class Narrow(nn.Module):
+    """Little goes through its second block, and its third goes on from both before it."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.first, self.second, self.third = PlainBlock(3, 6), PlainBlock(6, 1), PlainBlock(7, 6)
+        self.parts, self.depth = nn.Conv2d(1, classes, 1), nn.Conv2d(6, 1, 1)
+
+    def forward(self, images):
+        """Predict at full size."""
+        first = self.first(images)
+        second = self.second(first)
+        third = self.third(torch.cat([first, second], 1))
+        return self.parts(second), self.depth(third)
+
+
 class SharedUNet(nn.Module):
     """A whole U-Net that two tasks share, up to their last convolution."""
 

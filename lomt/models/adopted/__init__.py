@@ -4,6 +4,7 @@ from lomt.models.adopted.adapter import Adapter, AdapterFit
 from lomt.models.adopted.adoption import Adoption, adopt
 from lomt.models.adopted.answers import AdoptionError
 from lomt.models.adopted.decoders import AdoptedDecoder
+from lomt.models.adopted.explanation import Explanation, explain
 from lomt.models.adopted.features import Feature
 from lomt.models.adopted.network import AdoptedModel, AdoptedSpec, fit_adapters
 from lomt.models.adopted.proposal import describe, recipe_block
@@ -16,9 +17,11 @@ __all__ = [
     "AdoptedSpec",
     "Adoption",
     "AdoptionError",
+    "Explanation",
     "Feature",
     "adopt",
     "describe",
+    "explain",
     "fit_adapters",
     "recipe_block",
 ]

@@ -83,9 +83,24 @@ class Adoption:
         mode = self.modes[False]
         return tuple(mode.name_of(node) for node in mode.split.read[task])
 
-    def deepest(self, task: str) -> str:
-        """Name the deepest layer that a task's decoder reads in the model as it is."""
-        return self.read(task)[-1]
+    def layers_read(self, task: str) -> tuple[str, ...]:
+        """Name the layers that a task's decoder reads in the model as it is, in forward order."""
+        return tuple(name for name in self.read(task) if name not in self.inputs)
+
+    def deepest(self, task: str, chosen: Mapping[str, str] | None = None) -> str:
+        """Name the deepest layer that a task's decoder reads.
+
+        Args:
+            task: The task.
+            chosen: What it reads in place of some of what it was made for.
+
+        Raises:
+            UnknownNameError: There is no such layer.
+        """
+        chosen = chosen or {}
+        self._check_chosen(task, chosen)
+        order = [*self.inputs, *self.features]
+        return max((chosen.get(name, name) for name in self.read(task)), key=order.index)
 
     def check_predictions(self, wanted: Mapping[str, tuple[int, bool]]) -> None:
         """Make sure that predictions have the form that tasks ask for.
@@ -107,7 +122,7 @@ class Adoption:
                     "`outputs`, or let the factory build the model for this target."
                 )
 
-    def instead(self, task: str, layer: str) -> dict[str, str]:
+    def instead(self, task: str, layer: str, chosen: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return what a task reads when nothing deeper than a layer is left.
 
         What lies at the layer or before it is read where it was; each deeper one is replaced by the layer.
@@ -115,23 +130,27 @@ class Adoption:
         Args:
             task: The task.
             layer: The layer.
+            chosen: What to read in place of some of what the decoder was made for, whatever the rule says.
 
         Returns:
             By name of what the decoder was made for, in forward order.
 
         Raises:
-            UnknownNameError: There is no such layer.
+            UnknownNameError: There is no such layer, or the decoder was not made for what is chosen.
         """
-        mode = self.modes[False]
+        chosen = chosen or {}
         if layer not in self.features:
             raise UnknownNameError("layer", layer, self.features)
-        last = mode.trace.order[self.features[layer].node]
+        self._check_chosen(task, chosen)
         return {
-            mode.name_of(node): mode.name_of(node)
-            if mode.trace.order[node] <= last or node.op == "placeholder"
-            else layer
-            for node in mode.split.read[task]
+            name: chosen.get(name, layer if name not in self.inputs and self.is_deeper(name, layer) else name)
+            for name in self.read(task)
         }
+
+    def is_deeper(self, name: str, layer: str) -> bool:
+        """Whether the features of one layer are computed after those of another."""
+        order = self.modes[False].trace.order
+        return order[self.features[name].node] > order[self.features[layer].node]
 
     def backbone_part(self, wanted: Sequence[str], memo: dict[object, object]) -> GraphModule:
         """Make the part of the backbone that computes some layers: inputs in, a dict of features by name out."""
@@ -148,6 +167,14 @@ class Adoption:
         return self._part(
             {training: _decoder_graph(mode, task) for training, mode in self.modes.items()}, memo
         )
+
+    def _check_chosen(self, task: str, chosen: Mapping[str, str]) -> None:
+        own = self.layers_read(task)
+        for made_for, layer in chosen.items():
+            if made_for not in own:
+                raise UnknownNameError(f"input of decoder `{task}`", made_for, own)
+            if layer not in self.features:
+                raise UnknownNameError(f"layer of task `{task}`", layer, self.features)
 
     def _part(self, graphs: Mapping[bool, fx.Graph], memo: dict[object, object]) -> GraphModule:
         part = GraphModule()

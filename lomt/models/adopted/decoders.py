@@ -59,26 +59,31 @@ class NewDecoder(nn.Module):
 
 
 def make_decoder(
-    adoption: Adoption, task: str, layer: str, new: str | None, memo: dict[object, object]
+    adoption: Adoption, task: str, reads: Mapping[str, str], new: str | None, memo: dict[object, object]
 ) -> AdoptedDecoder | NewDecoder:
     """Return a task's decoder at its branch point.
 
     Args:
         adoption: The model taken apart.
         task: The task.
-        layer: The deepest layer that it reads.
+        reads: What it reads in place of each of these that it was made for, in forward order.
         new: What builds a decoder in place of the model's own and its adapters, where the task moves.
         memo: Of ``copy.deepcopy``, for parts that tasks share.
 
     Raises:
         LomtError: The layer's features have no form that the decoder can take, or the new decoder does not fit.
     """
-    reads = adoption.instead(task, layer)
     moved = {
         number: (name, made_for) for number, (made_for, name) in enumerate(reads.items()) if name != made_for
     }
     if moved and new is not None:
-        return NewDecoder(layer, _built(new, adoption, task, layer))
+        layers = sorted({name for name, _ in moved.values()})
+        if len(layers) > 1:
+            raise AdoptionError(
+                f"Expected one layer for task `{task}`, because its new decoder `{new}` reads one, but got "
+                f"{', '.join(layers)}. Name one, or leave the task out of `new_decoders`."
+            )
+        return NewDecoder(layers[0], _built(new, adoption, task, layers[0]))
     features = adoption.features
     adapters = {
         number: Adapter(features[name], features[made_for]) for number, (name, made_for) in moved.items()

@@ -35,6 +35,8 @@ class AdoptedSpec:
         backbone: Modules of the backbone; empty for what two tasks or more share.
         decoder_paths: Modules of the tasks' decoders, to be checked.
         branch_points: The deepest layer that each task reads; tasks left out read what they were made for.
+        reads: By task, what its decoder reads in place of some of what it was made for, whatever the
+            branch point says; without one it is the deepest of them.
         new_decoders: By task, what builds a decoder for any layer in place of the model's own and its adapters: called
             with ``channels``, ``reduction`` and ``out_channels``, it returns a module from features to predictions.
         inputs: Channels of what the model takes after the images, by any name, in the order of its arguments; all are
@@ -49,6 +51,7 @@ class AdoptedSpec:
     backbone: tuple[str, ...] = ()
     decoder_paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     branch_points: Mapping[str, str] = field(default_factory=dict)
+    reads: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     new_decoders: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, int] = field(default_factory=dict)
 
@@ -61,6 +64,10 @@ class AdoptedSpec:
     def input_channels(self) -> tuple[int, ...]:
         """Channels of the model's inputs, images first."""
         return (3, *self.inputs.values())
+
+    def apart(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the model's inputs, which are channels of the images, (batch, channels, height, width)."""
+        return images.split(self.input_channels, 1) if self.inputs else (images,)
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the model in types that JSON knows."""
@@ -130,7 +137,10 @@ class AdoptedSpec:
 
     def cut(self, adoption: Adoption) -> "AdoptedModel":
         """Build the network from a model taken apart before; see :meth:`build`."""
-        own = {task: self.branch_points.get(task) or adoption.deepest(task) for task in self.dense}
+        own = {
+            task: self.branch_points.get(task) or adoption.deepest(task, self.reads.get(task))
+            for task in self.dense
+        }
         spec = dataclasses.replace(self, backbone=adoption.backbone, branch_points=own)
         return AdoptedModel(spec, adoption).train()
 
@@ -157,7 +167,11 @@ class AdoptedModel(TaskNetwork):
         self.decoders = nn.ModuleDict(
             {
                 task: make_decoder(
-                    adoption, task, spec.branch_points[task], spec.new_decoders.get(task), memo
+                    adoption,
+                    task,
+                    adoption.instead(task, spec.branch_points[task], spec.reads.get(task)),
+                    spec.new_decoders.get(task),
+                    memo,
                 )
                 for task in spec.dense
             }
@@ -165,6 +179,11 @@ class AdoptedModel(TaskNetwork):
         read = [name for own in self.decoders.values() for name in cast(AdoptedDecoder, own).reads.values()]
         layers = list(dict.fromkeys(name for name in read if name not in adoption.inputs))
         self.backbone = adoption.backbone_part(layers, memo)
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether a decoder reads another layer than it was made for, by an adapter."""
+        return any(len(cast(AdoptedDecoder, own).adapters) for own in self.decoders.values())
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Predict all tasks.
@@ -178,7 +197,7 @@ class AdoptedModel(TaskNetwork):
             width where they are smaller.
         """
         if len(inputs) < len(self._inputs):
-            inputs = self.apart(inputs[0])
+            inputs = self.spec.apart(inputs[0])
         features = {**self.backbone.run(*inputs), **dict(zip(self._inputs, inputs, strict=True))}
         predictions = {}
         for task, decoder in self.decoders.items():
@@ -190,10 +209,6 @@ class AdoptedModel(TaskNetwork):
                 )
             predictions[task] = prediction
         return predictions
-
-    def apart(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the model's inputs, which are channels of the images, (batch, channels, height, width)."""
-        return images.split(self.spec.input_channels, 1) if self.spec.inputs else (images,)
 
 
 def build_adopted(**spec: Any) -> AdoptedModel:
@@ -223,7 +238,7 @@ def fit_adapters(model: AdoptedModel, reference: AdoptedModel, batches: Iterable
     model.eval()
     reference.eval()
     for images in batches:
-        inputs = model.apart(images)
+        inputs = model.spec.apart(images)
         own, theirs = model.backbone.run(*inputs), reference.backbone.run(*inputs)
         for fit, name, made_for in fits:
             fit.add(own[name], theirs[made_for])

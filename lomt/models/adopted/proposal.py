@@ -52,7 +52,7 @@ def describe(adoption: Adoption) -> dict[str, Any]:
             task: {
                 "modules": list(paths),
                 "params": _params(sizes, paths),
-                "reads": [name for name in adoption.read(task) if name not in adoption.inputs],
+                "reads": list(adoption.layers_read(task)),
                 "prediction": list(mode.trace.values[mode.split.answers[task]].shape[1:]),
             }
             for task, paths in adoption.decoders.items()

@@ -1,6 +1,12 @@
 import pytest
 
-from lomt.branching import DensityProfile, LayerEvidence, format_branch_points, read_branch_points
+from lomt.branching import (
+    DecoderInput,
+    DensityProfile,
+    LayerEvidence,
+    format_branch_points,
+    read_branch_points,
+)
 from lomt.errors import ArtifactError, UnknownNameError
 from lomt.models import Layer
 
@@ -28,18 +34,36 @@ def test_losses_of_trials_are_shown():
 
 
 def test_decoders_of_several_inputs_show_where_each_is_read(tmp_path):
-    chosen = {"depth": "blocks.1", "edges": "blocks.1"}
-    reads = {
-        "depth": {"blocks.0": "blocks.0", "blocks.2": "blocks.1"},
-        "edges": {"blocks.2": "blocks.1"},
+    chosen = {"depth": "blocks.1", "edges": "blocks.1", "normals": "blocks.1"}
+    moved = DecoderInput("blocks.2", "blocks.1", {"blocks.1": 0.61, "blocks.0": 0.258})
+    inputs = {
+        "depth": (DecoderInput("blocks.0", "blocks.0"), moved),
+        "edges": (moved,),
+        "normals": (DecoderInput("blocks.2", "blocks.1"),),
     }
     path = tmp_path / "branch_points.yaml"
-    path.write_text(format_branch_points(chosen, {}, LAYERS, reads=reads))
+    path.write_text(format_branch_points(chosen, {}, LAYERS, inputs=inputs))
 
-    assert path.read_text().count("its decoder") == 2
-    assert "#   its decoder goes on reading blocks.0\n" in path.read_text()
-    assert "#   its decoder reads blocks.1 in place of blocks.2, by an adapter\n" in path.read_text()
-    assert read_branch_points(path, ["depth", "edges"]) == chosen
+    text = path.read_text()
+    assert text.count("its decoder") == 4
+    assert "#   its decoder goes on reading blocks.0\n" in text
+    place = "#   its decoder reads blocks.1 in place of blocks.2, by an adapter"
+    assert text.count(f"{place}; of it explain blocks.1 61%, blocks.0 26%\n") == 2
+    assert text.count(f"{place}\n") == 1
+    assert read_branch_points(path, ["depth", "edges", "normals"]) == chosen
+
+
+def test_inputs_that_read_other_layers_than_the_branch_point_are_listed(tmp_path):
+    inputs = (
+        DecoderInput("blocks.0", "blocks.0"),
+        DecoderInput("blocks.2", "blocks.1"),
+        DecoderInput("blocks.3", "blocks.0"),
+    )
+    path = tmp_path / "branch_points.yaml"
+    path.write_text(format_branch_points({"depth": "blocks.1"}, {}, LAYERS, inputs={"depth": inputs}))
+
+    assert "\ndepth:\n  blocks.2: blocks.1\n  blocks.3: blocks.0\n" in path.read_text()
+    assert read_branch_points(path, ["depth"]) == {"depth": {"blocks.2": "blocks.1", "blocks.3": "blocks.0"}}
 
 
 def test_order_is_that_of_the_tasks(tmp_path):
@@ -54,11 +78,13 @@ def test_missing_file_names_the_way_out(tmp_path):
         read_branch_points(tmp_path / "branch_points.yaml", ["depth"])
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "depth: 3", "just words"])
+@pytest.mark.parametrize("text", ["[1, 2]", "depth: 3", "just words", "depth: {}", "depth: {blocks.1: 2}"])
 def test_other_content_is_refused(tmp_path, text):
     path = tmp_path / "branch_points.yaml"
     path.write_text(text)
-    with pytest.raises(ArtifactError, match="to hold lines `task: layer`, but got"):
+    with pytest.raises(
+        ArtifactError, match="to hold lines `task: layer`, or a mapping of layers below a task, but got"
+    ):
         read_branch_points(path, ["depth"])
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lomt.branching import copy_matching_weights, rewire
-from lomt.errors import UnknownNameError
-from lomt.models import BackboneSpec, DecoderSpec, ModelSpec
+from lomt.errors import ArtifactError, UnknownNameError
+from lomt.models import AdoptedSpec, BackboneSpec, DecoderSpec, ModelSpec
 
 
 def spec(**branch_points):
@@ -34,6 +34,17 @@ def test_backbone_ends_after_the_deepest_branch_point():
 
     assert not any("layer3" in name for name, _ in shallow.named_parameters())
     assert shallow.branch_points == {"depth": "layer2.0", "edges": "layer1.0"}
+
+
+def test_inputs_are_named_only_of_decoders_that_read_several():
+    with pytest.raises(ArtifactError, match="one layer for task `depth`, because decoders"):
+        rewire(spec(), {"depth": {"layer4.0": "layer2.0"}, "edges": "layer1.0"})
+
+    adopted = AdoptedSpec("mine:Net", {"depth": True, "edges": True}, (32, 48))
+    moved = rewire(adopted, {"depth": {"up.4": "up.2"}, "edges": "up.1"})
+    assert (moved.branch_points, moved.reads) == ({"edges": "up.1"}, {"depth": {"up.4": "up.2"}})
+    back = rewire(moved, {"depth": "up.3"})
+    assert (back.branch_points, back.reads) == ({"edges": "up.1", "depth": "up.3"}, {})
 
 
 def test_weights_that_do_not_fit_are_named_and_left():

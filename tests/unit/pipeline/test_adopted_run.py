@@ -6,9 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lomt.branching import DecoderInput
 from lomt.errors import LomtError, RecipeError
 from lomt.models import AdoptedModel, load_model
 from lomt.pipeline import run
+from lomt.pipeline.context import open_context
+from lomt.pipeline.decoder_inputs import locate_inputs
 from lomt.pruning.storage import load
 from lomt.recipe import load_recipe
 from tests.reference import own_models
@@ -79,7 +82,24 @@ def test_located_layers_come_with_what_each_input_will_read(finished):
     kept = [name for name, layer in depth.items() if name == layer]
     assert f"its decoder goes on reading {', '.join(kept)}\n" in text
     for name, layer in depth.items():
-        assert name == layer or f"its decoder reads {layer} in place of {name}, by an adapter\n" in text
+        assert name == layer or f"its decoder reads {layer} in place of {name}, by an adapter; of it" in text
+    for own in json.loads((out / "locate" / "profiles.json").read_text())["inputs"]["depth"]:
+        assert depth[own["made_for"]] == own["layer"]
+        assert own["layer"] == max(own["explained"], key=own["explained"].get, default=own["layer"])
+
+
+def test_an_input_goes_where_most_of_it_can_be_had(tmp_path):
+    own = f"""model={{
+        factory: 'tests.reference.own_models:Narrow', factory_options: {{classes: {number_of_classes()}}},
+        backbone: [first, second, third], outputs: {{segmentation: '0', depth: '1'}}}}"""
+    context = open_context(load_recipe(str(RECIPE), (own,)), tmp_path / "own")
+
+    found = locate_inputs(context, {"segmentation": "second", "depth": "second"})
+
+    assert found["segmentation"] == (DecoderInput("second", "second"),)
+    (depth,) = found["depth"]
+    assert (depth.made_for, depth.layer) == ("third", "first")
+    assert set(depth.explained) == {"first", "second"}
 
 
 def test_what_is_up_to_date_is_skipped_until_the_weights_change(finished, weights, tmp_path):
@@ -106,6 +126,31 @@ def test_given_branch_points_are_read_through_adapters(weights, tmp_path):
     network = load_model(tmp_path / "own" / "rewired")
     assert network.branch_points == {"segmentation": "encoder.layer2.1", "depth": "encoder.layer2.0"}
     assert list(network.decoders["depth"].adapters) == ["2", "3"]
+
+
+def test_single_inputs_are_read_where_they_are_told_to(weights, tmp_path):
+    reads = "{encoder.layer3.1: encoder.layer1.1, encoder.layer2.1: encoder.layer2.0}"
+    points = f"rewire.branch_points={{segmentation: encoder.layer2.1, depth: {reads}}}"
+    run(recipe(weights, points), tmp_path / "own", last="rewire")
+    network = load_model(tmp_path / "own" / "rewired")
+    assert network.branch_points == {"segmentation": "encoder.layer2.1", "depth": "encoder.layer2.0"}
+    assert list(network.decoders["depth"].reads.values())[-2:] == ["encoder.layer2.0", "encoder.layer1.1"]
+    assert json.loads((tmp_path / "own" / "rewired" / "metrics.json").read_text())["branch_points"] == (
+        network.branch_points
+    )
+
+
+@pytest.mark.parametrize(
+    ("reads", "text"),
+    [
+        ("{encoder.layer3.1: encoder.layer9}", "Unknown layer of task `depth` `encoder.layer9`"),
+        ("{encoder.layer3.0: encoder.layer2.1}", "Unknown input of decoder `depth` `encoder.layer3.0`"),
+    ],
+)
+def test_inputs_and_layers_that_there_are_not_are_named(weights, tmp_path, reads, text):
+    points = f"rewire.branch_points={{segmentation: encoder.layer2.1, depth: {reads}}}"
+    with pytest.raises(LomtError, match=text):
+        run(recipe(weights, points), tmp_path / "own", last="rewire")
 
 
 def test_predictions_that_do_not_fit_the_data_are_refused(tmp_path):

@@ -114,6 +114,10 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
             "`rewire.branch_points.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
         ),
         (
+            ["rewire.branch_points={depth: {layer4: layer1}, edges: layer1}"],
+            "`rewire.branch_points.depth`: expected one layer, because decoders that are built of a recipe read one.",
+        ),
+        (
             ["rewire.branch_points={depth: layer1}"],
             "`rewire.branch_points`: expected a layer for every task, but there is none for edges.",
         ),

@@ -98,6 +98,29 @@ def test_a_new_decoder_takes_the_place_of_a_moved_one():
     assert AdoptedSpec.from_dict(network.spec.to_dict()) == network.spec
 
 
+def test_a_decoder_reads_single_inputs_where_it_is_told_to(tmp_path):
+    own = {"encoder.layer3.1": "encoder.layer1.1", "encoder.layer1.1": "encoder.stem"}
+    network = dataclasses.replace(SPEC, branch_points={}, reads={"depth": own}).build().eval()
+    assert network.branch_points["depth"] == "encoder.layer2.1"
+    reads = network.decoders["depth"].reads
+    assert reads == {name: own.get(name, name) for name in reads}
+    assert set(network.decoders["depth"].adapters) == {"1", "3"}
+    save_model(network, tmp_path)
+    assert torch.equal(load_model(tmp_path)(images())["depth"], network(images())["depth"])
+
+
+def test_a_new_decoder_reads_one_layer():
+    own = {"encoder.layer3.1": "encoder.layer1.1", "encoder.layer2.1": "encoder.layer2.0"}
+    spec = dataclasses.replace(
+        SPEC,
+        branch_points={},
+        reads={"depth": own},
+        new_decoders={"depth": "tests.reference.own_models:NewHead"},
+    )
+    with pytest.raises(AdoptionError, match=r"reads one, but got encoder\.layer1\.1, encoder\.layer2\.0"):
+        spec.build()
+
+
 def test_a_new_decoder_that_predicts_something_else_is_refused():
     spec = dataclasses.replace(SPEC, new_decoders={"depth": "tests.reference.own_models:WrongHead"})
     with pytest.raises(AdoptionError, match="task `depth` to predict 1 channels in 4 dimensions"):
