@@ -69,8 +69,8 @@ class FeatureSelection(nn.Module):
         r"""Scale every (task, layer) group to the norm :math:`s_l \sqrt{n_g}`, :math:`n_g` its entries.
 
         Args:
-            scales: :math:`s_l > 0` by layer. In proportion to the layers' cost factors, no group dies before another
-                by its size at the start: without gradients all reach zero in the same step.
+            scales: :math:`s_l > 0` by layer. In proportion to the layers' cost factors no group dies before another
+                by its size at the start.
         """
         for name, weight in self.weights.items():
             norms = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)

@@ -71,6 +71,16 @@ def longest_survivor(profile: DensityProfile, activity: float) -> int:
     return next(i for i, layer in enumerate(profile.layers) if layer.density >= 0.9 * highest)
 
 
+def deepest_survivor(profile: DensityProfile, activity: float) -> int:
+    """Return the deepest layer whose density is above ``activity``; where there is none, the longest survivor.
+
+    For evidence of the joint method: a task reads many shallow layers to the end, because they are cheap and add a
+    little to what a deep one says. How deep it has to read is told by the deepest that is worth its cost.
+    """
+    alive = [i for i, layer in enumerate(profile.layers) if layer.is_active(activity)]
+    return alive[-1] if alive else longest_survivor(profile, activity)
+
+
 RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "before_first_dead_run": before_first_dead_run,
     "last_active_bypassable": last_active_bypassable,
@@ -78,6 +88,7 @@ RULES: Mapping[str, Callable[[DensityProfile, float], int]] = {
     "density_threshold": density_threshold,
     "steepest_fall": steepest_fall,
     "longest_survivor": longest_survivor,
+    "deepest_survivor": deepest_survivor,
 }
 
 

@@ -137,6 +137,7 @@ class Context:
         regularizer: Regularizer | None = None,
         distillation: Distillation | None = None,
         optimizer_state: Mapping[str, Tensor] | None = None,
+        backbone_lr: float = 1.0,
     ) -> Trainer:
         """Return a trainer whose checkpoint and history are files of ``folder`` that begin with ``name``."""
         engine = self.accelerator(settings)
@@ -153,6 +154,7 @@ class Context:
                 self.recipe.seed if seed is None else seed,
                 epochs=epochs,
                 target=self.recipe.target if self.recipe.target in tasks else None,
+                backbone_lr=backbone_lr,
             ),
             targets=self.parts.targets if targets is None else targets,
             weights=self.parts.weights if weights is None else weights,

@@ -14,13 +14,14 @@ from lomt.branching import (
 from lomt.branching.rewire import copy_matching_weights
 from lomt.models import Layer, ModelSpec, load_model, truncate
 from lomt.pipeline.context import Context
+from lomt.pipeline.loss_scales import loss_scales
 from lomt.pipeline.run_directory import StageFolder
 from lomt.recipe import TrainSettings
 from lomt.training import FeatureSelectionPath
 
 __all__ = ["joint_key", "joint_profiles"]
 
-_OF_SINGLE_TASK = ("method", "lambdas", "normalise_loss", "metric", "activity", "rule", "stop")
+_OF_SINGLE_TASK = ("method", "lambdas", "metric", "activity", "rule", "stop")
 _OF_READING = ("finer_epochs",)
 
 
@@ -60,13 +61,15 @@ def _trial(context: Context, folder: StageFolder, trial: int) -> dict[str, dict[
     torch.manual_seed(seed)
     model = _model(context)
     steps = -(-parts.loader("train", train).batches_per_epoch // train.accumulation_steps)
-    model.selection.set_start(_start_scales(context, factors, steps))
+    model.selection.set_start(
+        {layer: settings.joint.start_norm * factor for layer, factor in factors.items()}
+    )
     path = FeatureSelectionPath(
         model.selection.weights,
         factors,
         list(parts.tasks),
         lambda_start=settings.joint.lambda_start,
-        growth=settings.joint.growth,
+        lambda_stop=settings.joint.lambda_stop,
         total_steps=steps * train.epochs,
     )
     trainer = context.trainer(
@@ -76,6 +79,8 @@ def _trial(context: Context, folder: StageFolder, trial: int) -> dict[str, dict[
         folder.path,
         name="train" if trial == 0 else f"trial_{trial}",
         seed=seed,
+        weights=loss_scales(context, model, parts.tasks),
+        backbone_lr=settings.joint.backbone_lr,
         regularizer=path,
     )
     history = trainer.fit()
@@ -96,24 +101,14 @@ def _model(context: Context) -> SelectionModel:
     model = context.fill(SelectionModel(spec, backbone, width=joint.width, stride=joint.stride))
     if settings.start == "dense":
         copy_matching_weights(load_model(context.directory.path / "dense").backbone, model.backbone)
+    model.backbone.requires_grad_(joint.backbone_lr > 0)
     return model
 
 
 def _train_settings(context: Context) -> TrainSettings:
     joint, train = context.recipe.locate.joint, context.recipe.locate.train
-    optimizer = train.optimizer
-    if joint.lr is not None:
-        optimizer = optimizer.model_copy(update={"lr": joint.lr})
+    optimizer = train.optimizer.model_copy(update={"lr": joint.lr})
     return train.model_copy(update={"epochs": joint.epochs, "optimizer": optimizer})
-
-
-def _start_scales(context: Context, factors: dict[str, float], steps: int) -> dict[str, float]:
-    """Return sizes at which a group without gradients lives for the same share of the path whatever its layer."""
-    joint, train = context.recipe.locate.joint, _train_settings(context)
-    lambdas = sum(joint.lambda_start * joint.growth**epoch for epoch in range(joint.epochs))
-    # Inner and outer shrinkage each take the learning rate times lambda off an entry.
-    whole = 2 * train.optimizer.lr * lambdas * steps
-    return {layer: joint.start_norm * whole * factor for layer, factor in factors.items()}
 
 
 def _costs(context: Context, folder: StageFolder) -> dict[str, float]:

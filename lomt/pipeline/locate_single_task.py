@@ -1,24 +1,21 @@
 """Locate by single-task runs: train each task alone with group lasso and see what is left of the backbone."""
 
-from collections.abc import Mapping
-from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lomt.branching import DensityProfile, density_profile
 from lomt.models import TaskNetwork
 from lomt.pipeline.context import Context
+from lomt.pipeline.loss_scales import loss_scales
 from lomt.pipeline.run_directory import StageFolder
 from lomt.sparsity import SparsityReport, StoppingRules, lambda_path, measure_sparsity
 from lomt.structure import channel_groups
-from lomt.tasks import Task
-from lomt.training import GroupLassoPath, evaluate
+from lomt.training import GroupLassoPath
 
 __all__ = ["single_task_key", "single_task_profiles"]
 
-_SCALE_BATCHES = 16
 _NOT_OF_TRAINING = ("method", "joint", "rule", "activity", "granularity", "finer_epochs")
 
 
@@ -73,7 +70,7 @@ def _trial(context: Context, folder: StageFolder, task: str, trial: int) -> Spar
         name="train" if trial == 0 else f"trial_{trial}",
         seed=seed,
         epochs=path.epochs,
-        weights=_weights(context, model, tasks),
+        weights=loss_scales(context, model, tasks),
         regularizer=path,
     )
     history = trainer.fit()
@@ -100,38 +97,3 @@ def _kinds(context: Context, model: TaskNetwork) -> tuple[type[nn.Module], ...]:
     modules = dict(model.backbone.named_modules())
     has_linear = any(isinstance(modules.get(name), nn.Linear) for name in between)
     return (nn.Conv2d, nn.Linear) if has_linear else (nn.Conv2d,)
-
-
-def _weights(context: Context, model: TaskNetwork, tasks: Mapping[str, Task]) -> dict[str, float]:
-    """Return the factor that brings the task's loss to 1 at the start.
-
-    Where targets are the original network's predictions, the start may already agree with them: then it brings the loss
-    of the best constant answer to 1.
-
-    Group lasso trades the loss against the norms: without a common scale one lambda prunes a task whose loss is
-    a small number, such as a cosine, much harder than one with a large cross entropy.
-    """
-    if not context.recipe.locate.normalise_loss:
-        return dict.fromkeys(tasks, 1.0)
-    parts = context.parts
-    batches = islice(parts.loader("train", context.recipe.locate.train).epoch(0), _SCALE_BATCHES)
-    model.eval()
-
-    def predict(images: Tensor) -> Mapping[str, Tensor]:
-        """Answer as the network does at the start, or always the same."""
-        if context.recipe.data.targets == "original":
-            return {
-                name: _everywhere(parts.output_biases[name], task, images) for name, task in tasks.items()
-            }
-        found: Mapping[str, Tensor] = model(parts.prepared(images))
-        return found
-
-    losses = evaluate(predict, batches, tasks, targets=parts.targets).losses
-    return {task: 1.0 / max(loss, 1e-6) for task, loss in losses.items()}
-
-
-def _everywhere(answer: Tensor, task: Task, images: Tensor) -> Tensor:
-    """Return one answer for all images, and all of their pixels."""
-    if not task.is_dense:
-        return answer.expand(len(images), -1)
-    return answer[:, None, None].expand(len(images), -1, *images.shape[-2:])

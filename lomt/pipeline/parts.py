@@ -317,7 +317,12 @@ class Parts:
 
 
 def training_options(
-    settings: TrainSettings, seed: int, *, epochs: int | None = None, target: str | None = None
+    settings: TrainSettings,
+    seed: int,
+    *,
+    epochs: int | None = None,
+    target: str | None = None,
+    backbone_lr: float = 1.0,
 ) -> TrainingOptions:
     """Return the training loop's options.
 
@@ -326,13 +331,14 @@ def training_options(
         seed: Of dropout and the like.
         epochs: In place of the block's own.
         target: The task that counts in the end, if there is one.
+        backbone_lr: Learning rate of the backbone, as a share of the others'.
     """
     stopping = settings.early_stopping
     return TrainingOptions(
         epochs=epochs or settings.epochs,
         accumulation_steps=settings.accumulation_steps,
         precision=settings.precision,
-        optimizer=OptimizerOptions(**settings.optimizer.model_dump()),
+        optimizer=OptimizerOptions(**settings.optimizer.model_dump(), backbone_lr=backbone_lr),
         schedule=ScheduleOptions(**settings.schedule.model_dump()),
         weighting=settings.weighting,
         weighting_options=settings.weighting_options,

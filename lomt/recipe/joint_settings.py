@@ -15,19 +15,21 @@ class JointSettings(Settings):
     epochs: PositiveInt = Field(
         default=7, description="Epochs of the whole run, in place of `locate.train`'s."
     )
-    lr: Positive | None = Field(default=None, description="Learning rate; null takes `locate.train`'s.")
-    lambda_start: Positive = Field(
-        default=1 / 32,
-        description="Strength in the first epoch, in units of the learning rate: with Adam nothing withstands one half "
-        "of a layer's largest cost.",
+    backbone_lr: NonNegative = Field(
+        default=0.03,
+        description="Learning rate of the backbone, as a share of the others': at 1 its last layers are made over for "
+        "whoever reads them; 0 leaves it as it is, at about half of the cost.",
     )
-    growth: float = Field(default=2.0, ge=1, description="Factor on lambda from epoch to epoch.")
-    start_norm: float = Field(
+    lr: Positive = Field(default=1e-3, description="Learning rate, in place of `locate.train`'s.")
+    lambda_start: Positive = Field(
+        default=3e-4,
+        description="Strength at the first step, in units of the gradient of losses that start at 1; it rises by the "
+        "same factor every step.",
+    )
+    lambda_stop: Positive = Field(default=3e-2, description="Strength at the last step.")
+    start_norm: Positive = Field(
         default=0.05,
-        gt=0,
-        lt=1,
-        description="Size of all projections at the start, as the share of the run's whole shrinkage that takes one "
-        "without gradients to zero.",
+        description="Size of the projections' entries at the start, times the layer's cost factor.",
     )
     cost: Literal["macs", "milliseconds"] = Field(
         default="macs",
@@ -41,10 +43,10 @@ class JointSettings(Settings):
         default=None,
         description="Image pixels per pixel of the sums; null takes that of the deepest layer, at most 8.",
     )
-    rule: Literal["longest_survivor", "deepest_active"] = Field(
-        default="longest_survivor", description="How the branch point follows from the order of death."
+    rule: Literal["deepest_survivor", "longest_survivor"] = Field(
+        default="deepest_survivor", description="How the branch point follows from the order of death."
     )
     point: Fraction = Field(
         default=0.75,
-        description="Share of the path past which a layer has to be read to be active (rule `deepest_active`).",
+        description="Share of the path past which a layer has to be read to count (rule `deepest_survivor`).",
     )

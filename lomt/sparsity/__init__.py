@@ -7,7 +7,7 @@ from lomt.sparsity.group_lasso import GroupLasso
 from lomt.sparsity.measures import Measure, macs_share, parameters_share, removable_share
 from lomt.sparsity.nested_group_lasso import NestedGroupLasso, nested_soft_threshold
 from lomt.sparsity.prox import adam_group_soft_threshold, group_soft_threshold, group_weight
-from lomt.sparsity.proximal_penalty import METRICS, Metric
+from lomt.sparsity.proximal_penalty import METRICS, Metric, unwrapped
 from lomt.sparsity.removal_report import ComponentRemoval, RemovalReport, measure_removable
 from lomt.sparsity.report import LayerSparsity, PartSparsity, SparsityReport, measure_sparsity
 from lomt.sparsity.soft_threshold import PUBLISHED_LOGIT, SoftThresholds, add_soft_thresholds, soft_threshold
@@ -60,4 +60,5 @@ __all__ = [
     "removable_share",
     "soft_threshold",
     "thresholds_of",
+    "unwrapped",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lomt.sparsity.prox import group_weight
-from lomt.sparsity.proximal_penalty import ProximalPenalty
+from lomt.sparsity.proximal_penalty import Metric, ProximalPenalty, second_moment
 
 __all__ = ["NestedGroupLasso", "nested_soft_threshold"]
 
@@ -65,20 +65,26 @@ class NestedGroupLasso(ProximalPenalty):
     r"""Take a proximal step of the nested penalty after every optimizer step.
 
     With learning rate :math:`\eta` the thresholds of a weight with cost factor :math:`k` are
-    :math:`\eta\lambda k\sqrt{n_g}`, :math:`n_g` the entries of the inner or outer group. The penalty acts through the
-    proximal step alone, in the Euclidean metric, in which the composition is exact.
+    :math:`\eta\lambda k\sqrt{n_g} / d`, :math:`n_g` the entries of the inner or outer group. In the Euclidean metric
+    :math:`d` is 1. In Adam's it is the root mean square, over an outer group, of what Adam has just divided its step
+    by: one number for the group, so that the composition stays exact. The penalty acts through the proximal step alone.
 
-    Under Adam, whose steps are at most about :math:`\eta` an entry whatever the gradient's scale, :math:`\lambda` has
-    a meaning of its own: an outer group can be pushed outwards by at most :math:`\eta\sqrt{n_g}` a step and loses
-    up to :math:`2\eta\lambda k\sqrt{n_g}`, so that nothing lives on where :math:`\lambda k` is above one half.
+    A group that gains the loss less than about :math:`\lambda k\sqrt{n_g}` for each unit of its norm then goes to zero.
+    Under Adam that does not hold in the Euclidean metric: a step is about :math:`\eta` an entry however small the
+    gradient is, so that groups live by how steady their gradient is and not by its size, and all die where
+    :math:`\lambda k` passes one half.
 
     Args:
         weights: Parameters of shape (groups, width, channels), by name; changed in place.
         factors: Cost factor :math:`k \ge 0` of each.
         lambda_: Strength :math:`\lambda \ge 0`; may be set anew at any time.
+        metric: ``"euclidean"`` for optimizers whose step is the gradient's multiple, ``"adam"`` for torch's Adam and
+            AdamW.
+        growth: Factor on :math:`\lambda` after every step.
 
     Raises:
-        ValueError: If there are no weights or `lambda_` is negative or not finite.
+        ValueError: If there are no weights, or `lambda_` is negative or not finite.
+        UnknownNameError: If there is no such metric.
 
     Example:
         >>> weight = nn.Parameter(torch.randn(4, 8, 16))
@@ -87,12 +93,18 @@ class NestedGroupLasso(ProximalPenalty):
     """
 
     def __init__(
-        self, weights: Mapping[str, nn.Parameter], factors: Mapping[str, float], lambda_: float
+        self,
+        weights: Mapping[str, nn.Parameter],
+        factors: Mapping[str, float],
+        lambda_: float,
+        *,
+        metric: Metric = "euclidean",
+        growth: float = 1.0,
     ) -> None:
         if not weights:
             raise ValueError("Expected `weights` to name at least one parameter, but got none.")
-        super().__init__(lambda_, "euclidean")
-        self._weights, self._factors = dict(weights), dict(factors)
+        super().__init__(lambda_, metric)
+        self._weights, self._factors, self._growth = dict(weights), dict(factors), growth
         self.steps = 0
         self.last_alive: dict[str, Tensor] = {
             name: torch.zeros(len(weight), dtype=torch.long, device=weight.device)
@@ -131,12 +143,27 @@ class NestedGroupLasso(ProximalPenalty):
     @torch.no_grad()
     def _shrink(self, optimizer: Optimizer) -> None:
         self.steps += 1
-        rates = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+        owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         for name, weight in self._weights.items():
-            strength = rates[id(weight)] * self.lambda_ * self._factors[name]
+            options = owner[id(weight)]
+            strength = float(options["lr"]) * self.lambda_ * self._factors[name]
+            divisors = [1.0] * len(weight)
+            if self.metric == "adam":
+                divisors = _divisors(name, optimizer.state[weight], options)
             _, width, channels = weight.shape
-            shrunk = nested_soft_threshold(
-                weight, strength * group_weight(width), strength * group_weight(width * channels)
-            )
-            weight.copy_(shrunk)
-            self.last_alive[name][(shrunk != 0).any(2).any(1)] = self.steps
+            for row, divisor in zip(weight, divisors, strict=True):
+                own = strength / divisor
+                row.copy_(
+                    nested_soft_threshold(
+                        row[None], own * group_weight(width), own * group_weight(width * channels)
+                    )[0]
+                )
+            self.last_alive[name][weight.flatten(1).any(1)] = self.steps
+        self.lambda_ *= self._growth
+
+
+def _divisors(name: str, state: Mapping[str, Any], options: Mapping[str, Any]) -> list[float]:
+    """Return what Adam divides an outer group's step by, in the root mean square."""
+    moment = second_moment(name, state, options) / (1 - options["betas"][1] ** float(state["step"]))
+    divisors: list[float] = (moment.sqrt() + options["eps"]).square().mean((1, 2)).sqrt().tolist()
+    return divisors

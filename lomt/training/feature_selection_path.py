@@ -1,12 +1,12 @@
-"""Nested group lasso with a lambda that rises every epoch, and the record of who dies when."""
+"""Nested group lasso with a lambda that rises every step, and the record of who dies when."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
-from lomt.sparsity import NestedGroupLasso
+from lomt.sparsity import NestedGroupLasso, unwrapped
 from lomt.training.checkpoint import TrainingState
 from lomt.training.evaluate import Evaluation
 
@@ -20,8 +20,8 @@ class FeatureSelectionPath:
         weights: Projections (tasks, width, channels), by layer.
         factors: Cost factor of each layer.
         tasks: Names of the tasks, in the order of the first axis.
-        lambda_start: Lambda of the first epoch.
-        growth: Factor from epoch to epoch.
+        lambda_start: Lambda of the first step.
+        lambda_stop: Lambda of the last; rising by the same factor every step.
         total_steps: Optimizer steps of the whole path.
     """
 
@@ -32,11 +32,11 @@ class FeatureSelectionPath:
         tasks: Sequence[str],
         *,
         lambda_start: float,
-        growth: float = 2.0,
+        lambda_stop: float,
         total_steps: int,
     ) -> None:
         self._weights, self._factors, self._tasks = dict(weights), dict(factors), tuple(tasks)
-        self._start, self._growth, self._total = lambda_start, growth, total_steps
+        self._start, self._stop, self._total = lambda_start, lambda_stop, total_steps
         self._lasso: NestedGroupLasso | None = None
 
     @property
@@ -47,12 +47,17 @@ class FeatureSelectionPath:
 
     def attach(self, optimizer: Optimizer, model: nn.Module) -> None:
         """Let every optimizer step be followed by the proximal step."""
-        self._lasso = NestedGroupLasso(self._weights, self._factors, self._start)
+        self._lasso = NestedGroupLasso(
+            self._weights,
+            self._factors,
+            self._start,
+            metric="adam" if isinstance(unwrapped(optimizer), Adam) else "euclidean",
+            growth=(self._stop / self._start) ** (1 / self._total),
+        )
         self._lasso.attach(optimizer)
 
     def before_epoch(self, epoch: int) -> None:
-        """Set the epoch's lambda."""
-        self.lasso.lambda_ = self._start * self._growth**epoch
+        """Do nothing: lambda goes on rising."""
 
     def after_epoch(self, epoch: int, model: nn.Module, validation: Evaluation | None) -> dict[str, Any]:
         """Return lambda and what is alive for the record, and the reason when nothing is left."""

@@ -25,6 +25,7 @@ class OptimizerOptions:
         weight_decay: For weights of two dimensions or more; norms and biases are not decayed.
         momentum: Of SGD.
         betas: Of Adam and AdamW.
+        backbone_lr: Learning rate of the model's ``backbone``, as a share of ``lr``.
     """
 
     kind: str = "adamw"
@@ -32,6 +33,7 @@ class OptimizerOptions:
     weight_decay: float = 0.01
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
+    backbone_lr: float = 1.0
 
     def build(self, model: nn.Module, extra: list[nn.Parameter]) -> Optimizer:
         """Return the optimizer of a model's trainable parameters and of the weighting's.
@@ -42,15 +44,24 @@ class OptimizerOptions:
         if self.kind not in OPTIMIZERS:
             raise UnknownNameError("optimizer", self.kind, OPTIMIZERS)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1] + extra, "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+        slow = set[nn.Parameter]()
+        if self.backbone_lr != 1:
+            slow.update(model.get_submodule("backbone").parameters())
+        groups = self._groups([p for p in parameters if p not in slow], extra, self.lr)
+        groups += self._groups([p for p in parameters if p in slow], [], self.backbone_lr * self.lr)
         if self.kind == "sgd":
             return SGD(groups, lr=self.lr, momentum=self.momentum)
         fused = parameters[0].device.type == "cuda" if parameters else False
         return OPTIMIZERS[self.kind](groups, lr=self.lr, betas=self.betas, fused=fused or None)
+
+    def _groups(
+        self, parameters: list[nn.Parameter], extra: list[nn.Parameter], lr: float
+    ) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay, "lr": lr},
+            {"params": [p for p in parameters if p.ndim <= 1] + extra, "weight_decay": 0.0, "lr": lr},
+        ]
+        return [group for group in groups if group["params"]]
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,21 @@ def test_longest_survivor_is_the_shallowest_of_its_like(survivals, expected):
     assert branch_point(DensityProfile("depth", layers), rule="longest_survivor") == f"layer{expected}"
 
 
+@pytest.mark.parametrize(
+    ("survivals", "expected"),
+    [
+        ((1.0, 1.0, 0.8, 0.5), 2),  # cheap layers outlive what the task needs
+        ((1.0, 0.4, 0.8, 0.5), 2),
+        ((0.3, 0.4, 0.74, 0.7), 2),  # nothing lives so long: the longest survivor
+    ],
+)
+def test_deepest_survivor_is_the_deepest_past_the_point(survivals, expected):
+    layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate(survivals))
+    found = DensityProfile("depth", layers)
+
+    assert branch_point(found, rule="deepest_survivor", activity=0.75) == f"layer{expected}"
+
+
 def test_activity_is_the_share_that_must_survive():
     layers = tuple(LayerEvidence(f"layer{i}", (d,), True) for i, d in enumerate((0.9, 0.05, 0.04)))
     found = DensityProfile("depth", layers)
@@ -107,8 +122,8 @@ def test_backbone_in_which_no_layer_can_die_is_kept_whole(rule):
 
 
 def test_unknown_rule_is_named():
-    with pytest.raises(UnknownNameError, match="Unknown rule `deepest`, did you mean `deepest_active`"):
-        branch_point(profile("##"), rule="deepest")
+    with pytest.raises(UnknownNameError, match="Unknown rule `deepest_act`, did you mean `deepest_active`"):
+        branch_point(profile("##"), rule="deepest_act")
 
 
 def test_empty_profile_is_refused():

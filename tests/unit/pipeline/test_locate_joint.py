@@ -18,7 +18,7 @@ JOINT = (
     "locate.method=joint",
     "locate.joint.epochs=3",
     "locate.joint.width=4",
-    "locate.joint.lambda_start=0.1",
+    "locate.joint.lambda_stop=0.3",
 )
 
 
@@ -84,7 +84,7 @@ def test_rewire_takes_the_branch_points(copy):
 
 def test_second_run_and_another_rule_train_nothing(copy):
     assert go(copy, *JOINT) == []
-    texts = go(copy, *JOINT, "locate.joint.rule=deepest_active", "locate.joint.point=0.5")
+    texts = go(copy, *JOINT, "locate.joint.rule=longest_survivor", "locate.joint.point=0.5")
 
     assert [text.split(" needs ")[0] for text in texts] == ["locate: segmentation", "locate: depth"]
 

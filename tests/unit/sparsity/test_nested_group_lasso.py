@@ -72,6 +72,43 @@ def test_step_uses_learning_rate_lambda_cost_and_group_size():
     assert weights["far"][0, 0, 0].item() == pytest.approx(1 - 2 * 0.1 * 0.2, abs=1e-3)
 
 
+def test_in_the_metric_of_adam_thresholds_are_divided_by_what_its_step_was():
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(2, 3, 4))
+    plain = nn.Parameter(weight.detach().clone())
+    optimizers = [torch.optim.AdamW([own], lr=0.1, betas=(0.9, 0.99)) for own in (weight, plain)]
+    lasso = NestedGroupLasso({"layer": weight}, {"layer": 0.5}, lambda_=0.2, metric="adam", growth=1.5)
+    lasso.attach(optimizers[0])
+    for step in range(3):
+        gradient = torch.randn(2, 3, 4) * torch.tensor([0.01, 3.0])[:, None, None]
+        weight.grad, plain.grad = gradient.clone(), gradient
+        plain.data.copy_(weight)
+        for optimizer in optimizers:
+            optimizer.step()
+        moment = optimizers[0].state[weight]["exp_avg_sq"] / (1 - 0.99 ** (step + 1))
+        for row in (0, 1):
+            own = 0.1 * 0.2 * 1.5**step * 0.5 / (moment[row].sqrt() + 1e-8).square().mean().sqrt().item()
+            expected = nested_soft_threshold(plain[row : row + 1], own * 3**0.5, own * 12**0.5)
+            assert torch.allclose(weight[row], expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0])
+def test_groups_live_by_what_they_gain_and_not_by_how_steady_their_gradient_is(scale):
+    """The loss's slope at zero against lambda: above it a group grows, below it dies, at every scale of the loss."""
+    slopes = torch.tensor([0.5, 4.0])[:, None, None]
+    weight = nn.Parameter(torch.full((2, 2, 2), 0.1))
+    optimizer = torch.optim.Adam([weight], lr=0.03)
+    NestedGroupLasso({"layer": weight}, {"layer": 1.0}, lambda_=scale, metric="adam").attach(optimizer)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        (scale * (0.5 * weight.square() - slopes * weight)).sum().backward()
+        optimizer.step()
+
+    assert weight[0].count_nonzero() == 0
+    # Where all entries of a group are equal, the inner and the outer part each take lambda from the slope.
+    assert torch.allclose(weight[1], torch.full((2, 2), 2.0), atol=0.01)
+
+
 def test_it_notes_when_each_group_was_last_alive():
     weight = nn.Parameter(torch.tensor([[[1.0]], [[10.0]]]))
     optimizer = torch.optim.SGD([weight], lr=1.0)

@@ -40,20 +40,25 @@ class Reader(nn.Module):
         }
 
 
-def trainer(loader, tasks, start=0.5, epochs=3, growth=2.0, **options):
+def trainer(loader, tasks, start=0.01, stop=1.0, epochs=3, kind="adamw", **options):
     model = Reader()
     path = FeatureSelectionPath(
-        dict(model.weights.items()), FACTORS, TASKS, lambda_start=start, growth=growth, total_steps=3 * epochs
+        dict(model.weights.items()),
+        FACTORS,
+        TASKS,
+        lambda_start=start,
+        lambda_stop=stop,
+        total_steps=3 * epochs,
     )
-    chosen = TrainingOptions(epochs=epochs, optimizer=OptimizerOptions(lr=0.01), checkpoint_s=1e-9)
+    chosen = TrainingOptions(epochs=epochs, optimizer=OptimizerOptions(kind=kind, lr=0.01), checkpoint_s=1e-9)
     return model, path, Trainer(model, tasks, loader, chosen, regularizer=path, **options)
 
 
-def test_lambda_doubles_and_all_die(make_loader, tasks):
-    model, _, training = trainer(make_loader(), tasks, start=2.0, epochs=8)
+def test_lambda_rises_and_all_die(make_loader, tasks):
+    model, _, training = trainer(make_loader(), tasks, start=2.0**-10, stop=2.0**6, epochs=8)
     history = training.fit()
 
-    assert [r["lambda"] for r in history][:2] == [2.0, 4.0]
+    assert [r["lambda"] for r in history][:2] == pytest.approx([2.0**-8, 2.0**-6])
     assert history[-1]["stop"] == "no task reads any layer any more"
     assert len(history) < 8
     assert history[-1]["alive_channels"] == {"depth": {}, "segmentation": {}}
@@ -61,7 +66,7 @@ def test_lambda_doubles_and_all_die(make_loader, tasks):
 
 
 def test_survival_is_the_last_step_alive_over_all_steps(make_loader, tasks):
-    _, path, training = trainer(make_loader(), tasks, start=1e-6)
+    _, path, training = trainer(make_loader(), tasks, start=1e-6, stop=1e-5)
     training.fit()
 
     assert path.survival() == {task: {"first": 1.0, "second": 1.0} for task in TASKS}
@@ -80,14 +85,14 @@ def test_killed_and_resumed_ends_the_same(make_loader, tasks, tmp_path, step):
 
     assert all(torch.equal(v, model.state_dict()[n]) for n, v in whole.state_dict().items())
     assert path.survival() == whole_path.survival()
-    assert [r["lambda"] for r in history] == [0.5, 1.0, 2.0]
+    assert [r["lambda"] for r in history] == pytest.approx([0.01 * 100 ** (i / 3) for i in (1, 2, 3)])
 
 
-def test_step_is_the_proximal_one_of_its_epoch(make_loader, tasks):
-    """With one step an epoch: what Adam leaves, shrunk with the epoch's lambda."""
-    model, _, training = trainer(make_loader(24), tasks, epochs=1, start=0.25)
+def test_step_is_the_proximal_one_of_its_optimizer(make_loader, tasks):
+    """Under SGD in the Euclidean metric: what a step leaves, shrunk with lambda."""
+    model, path, training = trainer(make_loader(24), tasks, epochs=1, start=0.25, stop=0.25, kind="sgd")
     plain = Reader()
-    chosen = TrainingOptions(epochs=1, optimizer=OptimizerOptions(lr=0.01))
+    chosen = TrainingOptions(epochs=1, optimizer=OptimizerOptions(kind="sgd", lr=0.01))
     Trainer(plain, tasks, make_loader(24), chosen).fit()
     training.fit()
 
@@ -99,3 +104,11 @@ def test_step_is_the_proximal_one_of_its_epoch(make_loader, tasks):
             plain.weights[name], strength * width**0.5, strength * (width * channels) ** 0.5
         )
         assert torch.allclose(model.weights[name], expected, atol=1e-6)
+    assert path.lasso.metric == "euclidean"
+
+
+def test_under_adam_the_metric_is_its_own(make_loader, tasks):
+    _, path, training = trainer(make_loader(24), tasks, epochs=1)
+    training.fit()
+
+    assert path.lasso.metric == "adam"

@@ -42,6 +42,22 @@ def test_losses_fall(make_model, make_loader, tasks):
     assert history[-1]["train_loss"]["segmentation"] < history[0]["train_loss"]["segmentation"]
 
 
+def test_the_backbone_can_learn_more_slowly(make_model, make_loader, tasks):
+    model, before = make_model(), make_model()
+    slow = OptimizerOptions(kind="sgd", lr=0.03, momentum=0.0, weight_decay=0.0, backbone_lr=0.25)
+    groups = slow.build(model, []).param_groups
+    rates = {p: group["lr"] for group in groups for p in group["params"]}
+    assert set(rates) == set(model.parameters())
+    assert {rates[p] for p in model.backbone.parameters()} == {0.25 * 0.03}
+    assert {rates[p] for p in model.decoders.parameters()} == {0.03}
+
+    still = OptimizerOptions(lr=0.03, backbone_lr=0.0)
+    Trainer(model, tasks, make_loader(), options(epochs=1, optimizer=still)).fit()
+    parameters = dict(before.named_parameters())
+    for name, value in model.named_parameters():
+        assert torch.equal(value, parameters[name]) == name.startswith("backbone."), name
+
+
 def test_accumulation_takes_the_same_step_as_one_large_batch(make_model, make_loader, tasks):
     """Without batch norm, whose statistics are those of a micro-batch; valid pixels differ between micro-batches."""
     results = []
