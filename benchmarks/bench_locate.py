@@ -29,7 +29,7 @@ from lomt.pipeline.locate_stage import run_locate
 
 _RESULTS = Path(__file__).parent / "results"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "joint": {"joint": {"lr": 2.0e-3}},
+    "joint": {"joint": {"lr": 5.0e-3}},
     "single_task": {
         "lambdas": {"start": 1.0e-2, "stop": 0.6, "count": 6},
         "rule": "last_active_bypassable",

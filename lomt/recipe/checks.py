@@ -206,6 +206,12 @@ def _locate(recipe: Recipe) -> Iterator[Problem]:
             ("locate", "lambdas", "start"),
             f"expected at most `locate.lambdas.stop`, {lambdas.stop:g}, but got {lambdas.start:g}.",
         )
+    joint = recipe.locate.joint
+    if joint.lambda_start > joint.lambda_stop:
+        yield Problem(
+            ("locate", "joint", "lambda_start"),
+            f"expected at most `locate.joint.lambda_stop`, {joint.lambda_stop:g}, but got {joint.lambda_start:g}.",
+        )
     if recipe.locate.stop.loss_tolerance is not None and not _has_validation(recipe.data):
         more = _more_validation(recipe.data)
         yield Problem(

@@ -51,11 +51,15 @@ def nested_soft_threshold(
     for name, value in (("inner", inner), ("outer", outer)):
         if not value >= 0:
             raise ValueError(f"Expected `{name}` to be at least 0, but got {value}.")
-    columns = _shrunk(weight, inner, (1,))
-    return _shrunk(columns, outer, (1, 2))
+    return _nested(weight, inner, outer)
 
 
-def _shrunk(weight: Tensor, threshold: float, dims: tuple[int, ...]) -> Tensor:
+def _nested(weight: Tensor, inner: float | Tensor, outer: float | Tensor) -> Tensor:
+    """Shrink with thresholds for all outer groups, or (groups, 1, 1) of their own."""
+    return _shrunk(_shrunk(weight, inner, (1,)), outer, (1, 2))
+
+
+def _shrunk(weight: Tensor, threshold: float | Tensor, dims: tuple[int, ...]) -> Tensor:
     norms = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
     is_alive = norms > threshold
     return weight * torch.where(is_alive, 1 - threshold / torch.where(is_alive, norms, 1), 0)
@@ -146,24 +150,20 @@ class NestedGroupLasso(ProximalPenalty):
         owner = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         for name, weight in self._weights.items():
             options = owner[id(weight)]
-            strength = float(options["lr"]) * self.lambda_ * self._factors[name]
-            divisors = [1.0] * len(weight)
+            strength: float | Tensor = float(options["lr"]) * self.lambda_ * self._factors[name]
             if self.metric == "adam":
-                divisors = _divisors(name, optimizer.state[weight], options)
+                strength = strength / _divisors(name, optimizer.state[weight], options)
             _, width, channels = weight.shape
-            for row, divisor in zip(weight, divisors, strict=True):
-                own = strength / divisor
-                row.copy_(
-                    nested_soft_threshold(
-                        row[None], own * group_weight(width), own * group_weight(width * channels)
-                    )[0]
-                )
-            self.last_alive[name][weight.flatten(1).any(1)] = self.steps
+            shrunk = _nested(
+                weight, strength * group_weight(width), strength * group_weight(width * channels)
+            )
+            weight.copy_(shrunk)
+            self.last_alive[name][(shrunk != 0).any(2).any(1)] = self.steps
         self.lambda_ *= self._growth
 
 
-def _divisors(name: str, state: Mapping[str, Any], options: Mapping[str, Any]) -> list[float]:
-    """Return what Adam divides an outer group's step by, in the root mean square."""
+def _divisors(name: str, state: Mapping[str, Any], options: Mapping[str, Any]) -> Tensor:
+    """Return what Adam divides each outer group's step by, in the root mean square, (groups, 1, 1)."""
     moment = second_moment(name, state, options) / (1 - options["betas"][1] ** float(state["step"]))
-    divisors: list[float] = (moment.sqrt() + options["eps"]).square().mean((1, 2)).sqrt().tolist()
+    divisors: Tensor = (moment.sqrt() + options["eps"]).square().mean((1, 2), keepdim=True).sqrt()
     return divisors

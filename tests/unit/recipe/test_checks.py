@@ -110,6 +110,10 @@ IMAGES = ("data={kind: images, root: x, size: [96, 128], targets: original}", OW
             "`locate.lambdas.start`: expected at most `locate.lambdas.stop`, 0.01, but got 0.1.",
         ),
         (
+            ["locate.joint.lambda_start=1"],
+            "`locate.joint.lambda_start`: expected at most `locate.joint.lambda_stop`, 0.03, but got 1.",
+        ),
+        (
             ["rewire.branch_points={depht: layer1, edges: layer1}"],
             "`rewire.branch_points.depht`: unknown task, did you mean `depth`? Known are depth, edges.",
         ),
