@@ -236,7 +236,8 @@ def _branch_points(recipe: Recipe) -> Iterator[Problem]:
             yield Problem((*path, task), f"unknown task{near} Known are {known}.")
     missing = [task for task in recipe.tasks if task not in points]
     if missing and all(task in recipe.tasks for task in points):
-        yield Problem(path, f"expected a layer for every task, but there is none for {', '.join(missing)}.")
+        text = f"expected a layer for every task, but there is none for {', '.join(missing)}."
+        yield Problem(path, text, tuple((*path, task) for task in missing))
 
 
 def _prune(prune: PruneSettings, recipe: Recipe) -> Iterator[Problem]:

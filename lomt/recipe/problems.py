@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -28,6 +29,8 @@ _TYPES = {
     "tuple_type": "a list",
     "finite_number": "a finite number",
 }
+_FORM = re.compile(r"str|(list|dict)\[.+\]")
+"""How pydantic calls a form, in the path of an error, where a value may have several."""
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -71,13 +74,21 @@ def unknown_task(path: KeyPath, task: str | None, tasks: Collection[str]) -> Ite
 def from_validation(error: ValidationError) -> list[Problem]:
     """Put pydantic's findings into words, one problem a key."""
     found: dict[KeyPath, Problem] = {}
+    choices: dict[KeyPath, list[Mapping[str, Any]]] = {}
     for detail in error.errors(include_url=False):
         path = tuple(part for part in detail["loc"] if part != "[key]")
+        form = next((i for i, part in enumerate(path) if _FORM.fullmatch(str(part))), None)
+        if form is not None:
+            choices.setdefault(path[:form], []).append({**detail, "loc": path[form + 1 :]})
+            continue
         if detail["type"] == "missing" and isinstance(path[-1], int):
             path = path[:-1]  # pydantic names the missing end of a short tuple; the list is what is wrong
             found.setdefault(path, Problem(path, _length(path, detail["input"])))
         else:
             found.setdefault(path, Problem(path, _sentence(path, detail)))
+    for path, details in choices.items():
+        for problem in _of_several_forms(path, details):
+            found.setdefault(problem.path, problem)
     return list(found.values())
 
 
@@ -133,6 +144,17 @@ def _sentence(path: KeyPath, detail: Mapping[str, Any]) -> str:
     else:
         expected = _TYPES.get(kind) or str(detail["msg"])
     return f"expected {expected}, but got {show(value)}."
+
+
+def _of_several_forms(path: KeyPath, details: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """Yield what is wrong with a value that may have several forms: with its parts where it has one of them."""
+    of_parts = [detail for detail in details if detail["loc"]]
+    for detail in of_parts:
+        own = (*path, *detail["loc"])
+        yield Problem(own, _sentence(own, detail))
+    if not of_parts:
+        expected = " or ".join(sorted(_TYPES.get(detail["type"], detail["msg"]) for detail in details))
+        yield Problem(path, f"expected {expected}, but got {show(details[0]['input'])}.")
 
 
 def _choice(value: Any, choices: Sequence[Any]) -> str:

@@ -29,6 +29,11 @@ from lomt.recipe.problems import Problem, did_you_mean, show
         ("data.augment.flip=1.5", "`data.augment.flip`: expected a number of at most 1, but got 1.5."),
         ("bench.threads=[]", "`bench.threads`: expected at least one entry, but got none."),
         ("model=3", "`model`: expected a mapping, but got 3."),
+        ("model.decoders={depth: 3}", "`model.decoders.depth`: expected a list or text, but got 3."),
+        (
+            "rewire.branch_points={depth: 3, edges: layer1}",
+            "`rewire.branch_points.depth`: expected a mapping or text, but got 3.",
+        ),
         (
             "locate.lambdas.start=-0.1",
             "`locate.lambdas.start`: expected a number of more than 0, but got -0.1.",
@@ -65,6 +70,12 @@ from lomt.recipe.problems import Problem, did_you_mean, show
 )
 def test_one_mistake(problems_of, override, problem):
     assert problems_of(override) == [problem]
+
+
+def test_a_mistake_inside_of_one_of_several_forms_is_that_of_the_form(problems_of):
+    found = problems_of("model.decoders={depth: [up, 3]}")
+    assert "`model.decoders.depth.1`: expected text, but got 3." in found
+    assert not any("`model.decoders.depth`" in problem for problem in found)
 
 
 def test_a_missing_key_is_named(problems_of, base):
