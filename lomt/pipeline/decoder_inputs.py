@@ -52,10 +52,12 @@ def _moved(name: str, layer: str, shares: Mapping[str, float]) -> DecoderInput:
 
 def _explained(context: Context, own: OwnModel, last: str, inputs: set[str]) -> dict[str, dict[str, float]]:
     """Return, by input, how much of it each layer that is left explains."""
+    if not inputs:
+        return {}
     settings, parts = context.recipe.train, context.parts
     batches = parts.loader("train", settings, is_augmented=False)
     count = min(-(-ADAPTER_IMAGES // settings.batch_size) * 6 // 5, batches.batches_per_epoch)
-    if count < 2 or not inputs:
+    if count < 2:
         return {}
     adoption, spec = parts.adoption, own.spec(context.recipe.tasks)
     candidates = _candidates(adoption, last)
