@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from lomt.cli import app
 from lomt.data import IMAGE, TaughtDataset, open_images
 from lomt.errors import DataError, UnknownNameError
-from lomt.pipeline import locate_single_task, run
+from lomt.pipeline import run
 from lomt.pipeline.context import open_context
+from lomt.pipeline.loss_scales import loss_scales
 from lomt.pipeline.model_source import open_source
 from lomt.pipeline.onnx_quality import metric_differences, metric_sizes
 from lomt.pipeline.parts import Parts
@@ -291,7 +292,7 @@ def test_locating_is_in_units_of_what_there_is_to_learn(photos, own, tmp_path):
     context = open_context(images_recipe(photos, *own), tmp_path / "run")
     parts, task = context.parts, context.parts.tasks["depth"]
     model = context.build(parts.model_spec({"depth": task}))
-    found = locate_single_task._weights(context, model, {"depth": task})
+    found = loss_scales(context, model, {"depth": task})
 
     constant = parts.output_biases["depth"][:, None, None]
     loss, count = 0.0, 0.0
